@@ -1,0 +1,1 @@
+"""Better image-text data, measured."""

@@ -1,0 +1,131 @@
+"""The errors a user may meet: what happened, where, what was got and expected, and what to do next.
+
+Every message follows one form, printed by :meth:`BetterSynthError.render`::
+
+    error: unknown operator 'text_lenght_filter'
+      where: recipe.yaml:14 process[2]
+      got: text_lenght_filter
+      expected: one of the 31 registered operators
+    hint: did you mean 'text_length_filter'?
+
+Exit codes: 0 done, 1 failed, 2 the request is wrong, 130 interrupted and resumable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class BetterSynthError(Exception):
+    """Base of every error that is shown to a user without a traceback.
+
+    Args:
+        message: what happened, one sentence without a final period.
+        where: file, line, record or parameter, e.g. ``recipe.yaml:14 process[2].min_ratio``.
+        got: the offending value.
+        expected: what would have been accepted.
+        hint: the next command to run, or the nearest valid name.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        got: object | None = None,
+        expected: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.got = None if got is None else str(got)
+        self.expected = expected
+        self.hint = hint
+
+    def render(self) -> str:
+        """The message as shown on a terminal, one fact a line."""
+        lines = [f"error: {self.message}"]
+        for name in ("where", "got", "expected"):
+            value = getattr(self, name)
+            if value is not None:
+                lines.append(f"  {name}: {value}")
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.render().removeprefix("error: ")
+
+
+class ConfigError(BetterSynthError):
+    """The request is wrong: a bad flag, key, value or combination (exit code 2)."""
+
+    exit_code = 2
+
+
+class ConfigErrors(ConfigError):
+    """Several mistakes of one document, shown together so that they are mended together."""
+
+    def __init__(self, problems: Sequence[BetterSynthError], *, where: str | None = None) -> None:
+        count = len(problems)
+        super().__init__(f"{count} problem{'s' if count != 1 else ''} found", where=where)
+        self.problems = tuple(problems)
+
+    def render(self) -> str:
+        """All problems, numbered, each in the usual form."""
+        lines = [f"error: {self.message}" + (f" in {self.where}" if self.where else "")]
+        for number, problem in enumerate(self.problems, 1):
+            body = problem.render().removeprefix("error: ").splitlines()
+            lines.append(f"  {number}. {body[0]}")
+            lines.extend(f"     {line}" for line in body[1:])
+        return "\n".join(lines)
+
+
+class DataError(BetterSynthError):
+    """Input data is missing, damaged or of the wrong form."""
+
+
+class MissingExtraError(BetterSynthError):
+    """A feature needs an optional dependency that is not installed (exit code 2).
+
+    Args:
+        feature: what was asked for, e.g. ``training``.
+        extra: the extra of this package that brings the dependency, e.g. ``train``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, feature: str, extra: str, *, missing: str | None = None) -> None:
+        super().__init__(
+            f"{feature} needs the '{extra}' extra" + (f" (module '{missing}' is not installed)" if missing else ""),
+            hint=f"pip install 'bettersynth[{extra}]'",
+        )
+        self.extra = extra
+
+
+class ProvenanceError(BetterSynthError):
+    """A score or prediction does not say where it comes from, so it may not be printed or packed."""
+
+
+class RuleError(BetterSynthError):
+    """A challenge rule refuses this (exit code 2); ``reasons`` lists every broken rule."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, reasons: Sequence[str] = (), **facts: str | None) -> None:
+        super().__init__(message, **facts)
+        self.reasons = tuple(reasons)
+
+    def render(self) -> str:
+        """The message followed by one line per broken rule."""
+        head, *rest = super().render().splitlines()
+        return "\n".join([head, *(f"  - {reason}" for reason in self.reasons), *rest])
+
+
+class RunInterrupted(BetterSynthError):
+    """The run was interrupted; running the same command again continues it (exit code 130)."""
+
+    exit_code = 130
