@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,8 +123,8 @@ def write_manifest(
         run: what varies between runs (command, seconds, machine); recorded, not part of the digest.
     """
     digests = {name: digest_file(folder / name) for name in sorted(files)}
-    body = {"kind": kind, "facts": dict(facts), "parents": dict(parents or {}), "files": digests}
-    digest = digest_json(body)
-    document = {"version": __version__, **body, "digest": digest, "run": dict(run or {})}
+    artifact = Artifact(folder, kind, "", dict(facts), dict(parents or {}), digests, dict(run or {}))
+    body = {"kind": kind, "facts": artifact.facts, "parents": artifact.parents, "files": digests}
+    document = {"version": __version__, **body, "digest": digest_json(body), "run": artifact.run}
     write_atomic(folder / MANIFEST, json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True).encode())
-    return Artifact(folder, kind, digest, body["facts"], body["parents"], digests, document["run"])
+    return replace(artifact, digest=str(document["digest"]))

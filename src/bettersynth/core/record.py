@@ -1,4 +1,7 @@
-"""Plain records of what happened: accounting, scores, comparisons, costs. The report shows them and computes nothing."""
+"""Plain records of what happened: accounting, scores, comparisons, costs.
+
+The report shows them and computes nothing.
+"""
 
 from __future__ import annotations
 
