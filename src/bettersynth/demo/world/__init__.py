@@ -1,0 +1,1 @@
+"""The procedural demo world: scenes, pictures, language, noise and evaluation files."""
