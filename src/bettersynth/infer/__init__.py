@@ -1,0 +1,1 @@
+"""Protocols of models that answer, caption, embed or draw, and their backends."""

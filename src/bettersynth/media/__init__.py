@@ -1,0 +1,1 @@
+"""Images: open, resize, hash. The only place that decodes pixels."""

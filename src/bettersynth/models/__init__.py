@@ -1,0 +1,1 @@
+"""Model families: modules, processors and conversions. No training code lives here."""
