@@ -64,6 +64,7 @@ class EvalResult:
         at_chance: True when the interval does not exclude chance; such a score is never called a gain.
         by_category: category name to percentage and number of questions.
         provenance: checkpoint digest, prompt and decoding digests, predictions digest.
+        per_seed: the percentage of each seed, when ``score`` summarises several.
     """
 
     task: str
@@ -75,6 +76,7 @@ class EvalResult:
     at_chance: bool
     by_category: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+    per_seed: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,12 @@ class TrainingSummary:
 
 @dataclass(frozen=True, slots=True)
 class ReportInput:
-    """Everything a report page shows."""
+    """Everything a report page shows.
+
+    ``roles`` says what a condition is, for the verdict: ``baseline``, ``strategy`` (the default), ``open`` (outside the
+    challenge's rules) or ``reference`` (a ceiling or control). Only strategies and baselines can win.
+    The first comparison's protocol is the one that the verdict speaks about first.
+    """
 
     title: str
     command: str
@@ -161,3 +168,4 @@ class ReportInput:
     environment: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    roles: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,133 @@
+"""Entry point of ``bettersynth``: find the command's file, parse, run, and turn errors into messages and exit codes.
+
+Nothing heavy is imported here: ``--help`` reads the first docstring line of each command file without importing it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from bettersynth import __version__
+from bettersynth.core.errors import BetterSynthError, ConfigError
+from bettersynth.core.lang import set_language, t
+from bettersynth.core.registry import Registry, did_you_mean
+
+COMMANDS = Registry("command", "bettersynth.cli.commands", "bettersynth.commands")
+_ORDER = (
+    *("demo", "init", "explore", "process", "run", "train", "eval", "score", "compare", "analyze", "convert"),
+    *("report", "submit", "inspect", "explain", "doctor", "completion"),
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are ConfigErrors with the nearest name."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError; a mistyped flag gets the nearest one as a hint."""
+        wrong = next((word for word in message.split() if word.startswith("--")), None)
+        known = [flag for action in self._actions for flag in action.option_strings]
+        hint = did_you_mean(wrong, known) if wrong and "unrecognized" in message else None
+        raise ConfigError(message, hint=hint or t("see: {command} --help", command=self.prog))
+
+
+def ordered_commands() -> list[str]:
+    """Command names in the order in which a user meets them; added ones come last."""
+    names = COMMANDS.names()
+    return [name for name in _ORDER if name in names] + [name for name in names if name not in _ORDER]
+
+
+def _overview() -> str:
+    lines = [
+        t("bettersynth {version}: better image-text data, measured.", version=__version__),
+        "",
+        t("usage: bettersynth COMMAND [options]     (COMMAND --help for its options)"),
+        "",
+    ]
+    lines += [f"  {name:<11} {t(COMMANDS.summary(name).rstrip('.'))}" for name in ordered_commands()]
+    lines += [
+        "",
+        t("Start with: bettersynth demo --quick"),
+        t("Options before or after any command: --lang zh|en, --version"),
+    ]
+    return "\n".join(lines)
+
+
+def build_parser(name: str) -> Parser:
+    """The parser of one command; imports that command's file only."""
+    module = COMMANDS.module(name)
+    parser = Parser(
+        prog=f"bettersynth {name}",
+        description=t((module.__doc__ or "").strip().split("\n", 1)[0]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    parser.add_argument("--lang", choices=("en", "zh"), help=argparse.SUPPRESS)
+    return parser
+
+
+def _take_language(argv: list[str]) -> str | None:
+    for index, word in enumerate(argv):
+        if word.startswith("--lang="):
+            return word.partition("=")[2]
+        if word == "--lang" and index + 1 < len(argv):
+            return argv[index + 1]
+    return None
+
+
+def _dispatch(argv: list[str]) -> int:
+    set_language(_take_language(argv))
+    while argv and argv[0].startswith("--lang"):
+        argv = argv[1:] if "=" in argv[0] else argv[2:]
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(f"bettersynth {__version__}")
+        return 0
+    name = argv[0]
+    if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS.names()) or t("see: {command} --help", command="bettersynth")
+        raise ConfigError(t("unknown command '{name}'", name=name), hint=hint)
+    arguments = build_parser(name).parse_args(argv[1:])
+    module: Any = COMMANDS.module(name)
+    return int(module.run(arguments) or 0)
+
+
+def _internal_error(error: Exception) -> int:
+    handle, path = tempfile.mkstemp(prefix="bettersynth-error-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        traceback.print_exc(file=stream)
+    print(t("error: internal error: {kind}: {error}", kind=type(error).__name__, error=error), file=sys.stderr)
+    print(t("hint: this is a defect of bettersynth; the full trace is in {path}", path=path), file=sys.stderr)
+    return 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (0 done, 1 failed, 2 wrong request, 130 interrupted)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except BetterSynthError as error:
+        sys.stdout.flush()
+        print(error.render(), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        command = " ".join(["bettersynth", *words])
+        print(t("\ninterrupted; the same command continues: {command}", command=command), file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the outermost frame: a defect becomes one message and a trace file
+        return _internal_error(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

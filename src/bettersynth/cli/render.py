@@ -1,0 +1,77 @@
+"""What commands print: JSON or aligned text to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(type(value).__name__)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document to stdout."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=_plain))
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Aligned ``name  value`` lines to stdout."""
+    width = max((len(name) for name in facts), default=0)
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A plain table to stdout; numbers are the caller's to format."""
+    cells = [list(header), *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+class Progress:
+    """Live line on a terminal, a plain line now and then elsewhere; always on stderr.
+
+    Call it with a message; the same stage's messages replace each other on a terminal.
+    """
+
+    def __init__(self, *, quiet: bool = False, every_s: float = 10.0) -> None:
+        self._quiet = quiet
+        self._every_s = every_s
+        self._live = sys.stderr.isatty()
+        self._last = 0.0
+        self._open = False
+
+    def __call__(self, message: str) -> None:
+        """Show a message that a later one may replace."""
+        if self._quiet:
+            return
+        now = time.monotonic()
+        if self._live:
+            sys.stderr.write(f"\r\x1b[2K{message[:160]}")
+            sys.stderr.flush()
+            self._open = True
+        elif now - self._last >= self._every_s:
+            print(message, file=sys.stderr, flush=True)
+        else:
+            return
+        self._last = now
+
+    def done(self, message: str) -> None:
+        """Show a message that stays."""
+        if self._quiet:
+            return
+        if self._live and self._open:
+            sys.stderr.write("\r\x1b[2K")
+            self._open = False
+        print(message, file=sys.stderr, flush=True)
