@@ -1,0 +1,162 @@
+"""JSON lines: an index of byte ranges for shards, tolerant line reading, and plain writing."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+import xxhash
+
+from bettersynth.core.errors import DataError
+from bettersynth.core.lang import t
+
+_BLOCK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LineRange:
+    """A run of whole lines of one file: bytes ``start:stop``, the first of them line ``first_line`` (from 1)."""
+
+    start: int
+    stop: int
+    first_line: int
+    lines: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that is no record, with its number and why; ``raw`` is the line as far as it can be shown."""
+
+    line: int
+    reason: str
+    raw: str
+    id: str = ""
+
+
+def count_lines(path: Path) -> int:
+    """Number of lines, an unterminated last one included."""
+    lines, last = 0, b"\n"
+    with path.open("rb") as handle:
+        while block := handle.read(_BLOCK_BYTES):
+            lines += block.count(b"\n")
+            last = block[-1:]
+    return lines + (last != b"\n")
+
+
+def split_lines(path: Path, *, lines_per_range: int) -> list[LineRange]:
+    """Cut a file into ranges of whole lines; depends on the file and ``lines_per_range`` alone."""
+    ranges: list[LineRange] = []
+    start = position = lines = 0
+    first, state = 1, xxhash.xxh3_128()
+    with path.open("rb") as handle:
+        for line in handle:
+            state.update(line)
+            position += len(line)
+            lines += 1
+            if lines == lines_per_range:
+                ranges.append(LineRange(start, position, first, lines, state.hexdigest()))
+                start, first, lines, state = position, first + lines, 0, xxhash.xxh3_128()
+    if lines:
+        ranges.append(LineRange(start, position, first, lines, state.hexdigest()))
+    return ranges
+
+
+def read_range(path: Path, span: LineRange) -> bytes:
+    """The bytes of a range.
+
+    Raises:
+        DataError: the file is gone, or its bytes are not those that were indexed.
+    """
+    try:
+        with path.open("rb") as handle:
+            handle.seek(span.start)
+            data = handle.read(span.stop - span.start)
+    except OSError as error:
+        raise DataError(t("cannot read the data file"), where=str(path), got=error.strerror or str(error)) from error
+    if xxhash.xxh3_128_hexdigest(data) != span.digest:
+        raise DataError(
+            t("the data file changed while it was being processed"),
+            where=f"{path}:{span.first_line}",
+            hint=t("run the command again; it will start from the changed file"),
+        )
+    return data
+
+
+def parse_lines(data: bytes, *, first_line: int = 1) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
+    """(line number, record or BadLine) for each line that is not blank. A bad line never stops the reading."""
+    lines = data.split(b"\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, first_line):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if not line.strip():
+            continue
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            yield number, BadLine(number, t("not valid JSON: {error}", error=error), show(line))
+            continue
+        if isinstance(record, dict):
+            yield number, record
+        else:
+            got = type(record).__name__
+            yield number, BadLine(number, t("not a JSON object but a {got}", got=got), show(line))
+
+
+def show(line: bytes, limit: int = 10_000) -> str:
+    """A line as text for messages: undecodable bytes escaped, cut at ``limit`` characters."""
+    return line.decode("utf-8", "backslashreplace").strip()[:limit]
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
+    """Stream a .jsonl or .jsonl.gz file line by line; see :func:`parse_lines`.
+
+    Raises:
+        DataError: the file is missing or is not what its name says.
+    """
+    try:
+        with open_binary(path) as handle:
+            for number, line in enumerate(handle, 1):
+                yield from parse_lines(line, first_line=number)
+    except (OSError, EOFError) as error:
+        raise DataError(
+            t("cannot read the data file"), where=str(path), got=getattr(error, "strerror", None) or str(error)
+        ) from error
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """Open a file for reading, decompressing it when its name ends in .gz."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    return path.open("rb")
+
+
+def dump_line(row: Mapping[str, Any]) -> bytes:
+    """One row as a line of UTF-8 JSON, keys in the row's order, non-ASCII kept."""
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows to a .jsonl or .jsonl.gz file (whole or not at all); returns their number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}.tmp")
+    count = 0
+    try:
+        # mtime=0 keeps compressed bytes equal between runs
+        handle = gzip.GzipFile(temp, "wb", mtime=0) if path.suffix == ".gz" else temp.open("wb")
+        with handle as stream:
+            for row in rows:
+                stream.write(dump_line(row))
+                count += 1
+        temp.replace(path)
+    except OSError as error:
+        raise DataError(t("cannot write the file"), where=str(path), got=error.strerror or str(error)) from error
+    finally:
+        temp.unlink(missing_ok=True)
+    return count
