@@ -1,0 +1,171 @@
+"""Answers from an MGM checkpoint: batched greedy generation, each picture encoded once per call."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bettersynth.core.errors import ConfigError, DataError
+from bettersynth.core.fingerprint import digest_bytes, digest_file, digest_json
+from bettersynth.core.lang import t
+from bettersynth.core.sample import ImageRef
+from bettersynth.infer.protocols import ChatRequest, ChatResponse, Decoding
+
+if TYPE_CHECKING:
+    import torch
+
+    from bettersynth.models.family import Example
+
+_PARTS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """Digest of the files that decide the answers: config, tokenizer and weights (adapters and optimiser left out)."""
+    names = {path for pattern in _WEIGHTS for path in folder.glob(pattern) if not path.name.startswith("mm_projector")}
+    names |= {folder / name for name in _PARTS if (folder / name).is_file()}
+    return digest_json({path.name: digest_file(path) for path in sorted(names)})
+
+
+class CheckpointChatModel:
+    """A :class:`bettersynth.infer.protocols.ChatModel` over a full MGM checkpoint.
+
+    Args:
+        folder: the checkpoint.
+        batch_size: sequences generated together. Padding is on the left and masked, so that neighbours change an answer's
+            logits only by rounding.
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        device: torch device.
+        model_zoo: where base models lie, if the checkpoint does not hold its towers.
+        image_aspect_ratio: ``pad`` or ``square``; by default what the checkpoint's config says.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        batch_size: int = 16,
+        dtype: str = "float32",
+        device: str = "cpu",
+        model_zoo: Path | None = None,
+        image_aspect_ratio: str | None = None,
+    ) -> None:
+        import torch
+
+        from bettersynth.models.mgm.family import FAMILY
+
+        if dtype not in DTYPES:
+            raise ConfigError(t("unsupported value"), where="dtype", got=dtype, expected=", ".join(DTYPES))
+        self.model = FAMILY.load_checkpoint(folder, dtype=getattr(torch, dtype), model_zoo=model_zoo).to(device)
+        config = self.model.config
+        self.processor = FAMILY.processor(
+            self.model,
+            image_aspect_ratio=image_aspect_ratio or str(config.get("image_aspect_ratio")),
+            max_length=int(config.get("tokenizer_model_max_length")),
+            image_root=Path(),
+        )
+        self.batch_size, self.device = batch_size, device
+        self.digest = digest_json(
+            {"checkpoint": checkpoint_digest(folder), "dtype": dtype, "aspect": self.processor.image_aspect_ratio}
+        )
+
+    def generate(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[ChatResponse]:
+        """Greedy answers, in the order of the requests.
+
+        Raises:
+            ConfigError: sampling or beams are asked for.
+            DataError: a picture cannot be decoded, or a question is too long.
+        """
+        if decoding.do_sample or decoding.num_beams != 1:
+            raise ConfigError(t("this model answers greedily only"), expected="do_sample=False, num_beams=1")
+        pictures = [_picture_key(request.image) for request in requests]
+        examples = [
+            self.processor.encode_question(request.key, request.prompt, ImageRef(key) if key else None)
+            for request, key in zip(requests, pictures, strict=True)
+        ]
+        features = _Features(self, requests, pictures)
+        order = sorted(range(len(requests)), key=lambda i: (examples[i].num_tokens, i))
+        answers: dict[int, ChatResponse] = {}
+        for indices in _chunks(order, self.batch_size):
+            for index, response in zip(
+                indices, self._answer([examples[i] for i in indices], features.of(indices), decoding), strict=True
+            ):
+                answers[index] = response
+        return [answers[index] for index in range(len(requests))]
+
+    def _answer(
+        self, examples: Sequence[Example], image_tokens: torch.Tensor | None, decoding: Decoding
+    ) -> Iterator[ChatResponse]:
+        from bettersynth.models.mgm.collate import collate
+        from bettersynth.models.mgm.generate import generate_greedy
+
+        tokenizer = self.processor.tokenizer
+        batch = collate(
+            examples,
+            [],
+            tokens_per_image=self.processor.tokens_per_image,
+            pad_id=tokenizer.pad_id,
+            is_left_padded=True,
+        )
+        results = generate_greedy(
+            self.model,
+            {name: tensor.to(self.device) for name, tensor in batch.items()},
+            max_new_tokens=decoding.max_new_tokens,
+            end_ids=frozenset({tokenizer.eos_id}),
+            image_tokens=image_tokens,
+        )
+        for example, result in zip(examples, results, strict=True):
+            ids = tuple(result.token_ids)
+            yield ChatResponse(example.key, tokenizer.decode(ids), ids, "stop" if result.is_ended else "length")
+
+
+class _Features:
+    """Image tokens of the pictures of one call: encoded when first needed, forgotten after the last use."""
+
+    def __init__(self, owner: CheckpointChatModel, requests: Sequence[ChatRequest], pictures: Sequence[str]) -> None:
+        self.owner, self.requests, self.pictures = owner, requests, pictures
+        self.uses = Counter(key for key in pictures if key)
+        self.tokens: dict[str, torch.Tensor] = {}
+
+    def of(self, indices: Sequence[int]) -> torch.Tensor | None:
+        """(I, N, D) for the requests that have a picture, in order; None when none has."""
+        import torch
+
+        wanted = [index for index in indices if self.pictures[index]]
+        if not wanted:
+            return None
+        new = {self.pictures[i]: i for i in wanted if self.pictures[i] not in self.tokens}
+        if new:
+            arrays = [self._pixels(index) for index in new.values()]
+            pixels = torch.stack([torch.from_numpy(array.copy()) for array in arrays]).to(self.owner.device)
+            with torch.inference_mode():
+                self.tokens.update(zip(new, self.owner.model.encode_images(pixels), strict=True))
+        stacked = torch.stack([self.tokens[self.pictures[index]] for index in wanted])
+        for index in wanted:
+            key = self.pictures[index]
+            self.uses[key] -= 1
+            if not self.uses[key]:
+                del self.tokens[key]
+        return stacked
+
+    def _pixels(self, index: int) -> Any:
+        image, key = self.requests[index].image, self.requests[index].key
+        if isinstance(image, ImageRef):
+            return self.owner.processor.prepare_image(Path(image.path), name=f"{image.path} ({key})")
+        if isinstance(image, bytes):
+            return self.owner.processor.prepare_image(image, name=t("the picture of {key}", key=key))
+        raise DataError(t("not an image"), where=key, got=type(image).__name__)
+
+
+def _picture_key(image: ImageRef | bytes | None) -> str:
+    if image is None:
+        return ""
+    return f"file:{image.path}" if isinstance(image, ImageRef) else f"bytes:{digest_bytes(image)}"
+
+
+def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,114 @@
+"""The MGM family: what the trainer calls."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bettersynth.core.errors import ConfigError
+from bettersynth.core.lang import t
+from bettersynth.models.family import BaseFolders, Batch, LossOutput
+from bettersynth.models.mgm import convert, load
+from bettersynth.models.mgm.config import CONFIG_FILE, MgmConfig, read_json
+from bettersynth.models.mgm.model import TOWERS, MgmModel
+from bettersynth.models.mgm.processor import MgmProcessor, build_processor
+
+_LOG = logging.getLogger(__name__)
+STAGES = (1, 2)
+
+
+class MgmFamily:
+    """See :class:`bettersynth.models.family.ModelFamily`."""
+
+    name = "mgm"
+
+    def load_base(self, spec: BaseFolders, *, dtype: torch.dtype, seed: int) -> MgmModel:
+        """Base models plus a fresh projector and miner."""
+        return load.load_base(spec, dtype=dtype, seed=seed)
+
+    def load_checkpoint(self, folder: Path, *, dtype: torch.dtype, model_zoo: Path | None = None) -> MgmModel:
+        """A full checkpoint."""
+        return load.load_checkpoint(folder, dtype=dtype, model_zoo=model_zoo)
+
+    def load_adapter(self, model: nn.Module, path: Path) -> list[str]:
+        """Load stage 1's result; parts the file lacks are logged, anything that does not fit is an error."""
+        adapter = convert.read_adapter(path)
+        loaded = convert.apply_adapter(_mgm(model), adapter, path)
+        if adapter.absent:
+            _LOG.warning(t("{path} lacks {names}; they keep their fresh values", path=path, names=list(adapter.absent)))
+        if adapter.ignored:
+            _LOG.info("%s: %d tower tensors ignored, the base models' are used", path, len(adapter.ignored))
+        return loaded
+
+    def processor(
+        self, model_or_folder: nn.Module | Path, *, image_aspect_ratio: str, max_length: int, image_root: Path
+    ) -> MgmProcessor:
+        """The processor of a model or of a checkpoint folder written by this package."""
+        if isinstance(model_or_folder, Path):
+            config, tokenizer = _config_of(model_or_folder), model_or_folder
+        else:
+            model = _mgm(model_or_folder)
+            config, tokenizer = model.config, Path(model.tokenizer_folder or ".")
+        return build_processor(
+            config, tokenizer, image_aspect_ratio=image_aspect_ratio, max_length=max_length, image_root=image_root
+        )
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        """Summed loss at the targets. Calls the module, so that wrappers around it work."""
+        output: LossOutput = model(batch)
+        return output
+
+    def trainable(self, model: nn.Module, stage: int) -> list[tuple[str, nn.Parameter]]:
+        """Stage 1: projector and miner. Stage 2: these and the language model. Towers stay frozen.
+
+        Raises:
+            ConfigError: no such stage, or a config that asks to train a tower.
+        """
+        mgm = _mgm(model)
+        if stage not in STAGES:
+            raise ConfigError(t("no such training stage"), got=stage, expected=t("one of: {names}", names="1, 2"))
+        for key in ("optimize_vision_tower", "optimize_vision_tower_aux"):
+            if mgm.config.get(key):
+                raise ConfigError(t("training a vision tower is not supported"), where=key, got="true")
+        towers = tuple(f"model.{name}." for name in TOWERS)
+        connector = {name for name, _ in mgm.connector_parameters()}
+        chosen = []
+        for name, parameter in mgm.named_parameters():
+            is_trained = name in connector or (stage == 2 and not name.startswith(towers))
+            parameter.requires_grad_(is_trained)
+            if is_trained:
+                chosen.append((name, parameter))
+        return chosen
+
+    def enable_gradient_checkpointing(self, model: nn.Module) -> None:
+        """Trade time for memory in the language model."""
+        _mgm(model).gradient_checkpointing_enable()
+
+    def save_adapter(self, model: nn.Module, folder: Path) -> None:
+        """Projector and miner as ``mm_projector.safetensors`` and ``.bin``, and the config."""
+        convert.save_adapter(_mgm(model), folder)
+
+    def save_checkpoint(self, model: nn.Module, folder: Path, *, dtype: torch.dtype) -> None:
+        """A full checkpoint in the original's layout."""
+        convert.save_checkpoint(_mgm(model), folder, dtype=dtype)
+
+
+def _mgm(model: nn.Module) -> MgmModel:
+    inner = getattr(model, "module", model)  # data-parallel wrappers keep the model there
+    if not isinstance(inner, MgmModel):
+        raise ConfigError(t("not an MGM model"), got=type(inner).__name__)
+    return inner
+
+
+def _config_of(folder: Path) -> MgmConfig:
+    fields = read_json(folder / CONFIG_FILE)
+    vision, aux = fields.get("mm_vision_config"), fields.get("mm_vision_aux_config")
+    if vision is None or aux is None:
+        return load.load_checkpoint(folder, dtype=torch.float32).config
+    return MgmConfig(fields, vision, tuple(aux["depths"]), tuple(aux["dims"]), str(folder / CONFIG_FILE)).check()
+
+
+FAMILY = MgmFamily()

@@ -1,0 +1,247 @@
+"""The MGM model: pictures to tokens, tokens into Gemma's sequence, loss at the answer.
+
+Shape letters: B sequences, L positions, D language width, I pictures, V views, N tokens of a view,
+C low-resolution width, H W pixels or map positions, F high-resolution channels, T targets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import CLIPVisionModel, GemmaModel
+
+from bettersynth.media.resize import CLIP_MEAN, CLIP_STD
+from bettersynth.models.family import Batch, LossOutput
+from bettersynth.models.mgm.config import MgmConfig
+from bettersynth.models.mgm.mining import cut_regions, cut_tiles, join_stages, mine, mine_reference, shrink
+from bettersynth.models.mgm.vision import ConvNeXtTrunk
+
+MINER_HEADS = ("vlm_uni_query_projector", "vlm_uni_aux_projector", "vlm_uni_val_projector")
+CONNECTOR = ("mm_projector", *MINER_HEADS)
+"""Children of ``model`` that stage 1 trains."""
+TOWERS = ("vision_tower", "vision_tower_aux")
+LOSS_CHUNK_TARGETS = 2048
+"""Targets whose logits exist at once: 2048 x 256000 float32 values are 2 GB."""
+
+
+class ImageFeatures(NamedTuple):
+    """Stages of image encoding, each (I * V, N, ...) except ``tokens``, which is (I, V * N, D) and unscaled."""
+
+    clip: torch.Tensor
+    query: torch.Tensor
+    attention: torch.Tensor
+    value: torch.Tensor
+    fused: torch.Tensor
+    tokens: torch.Tensor
+
+
+class ClipTower(nn.Module):
+    """The low-resolution tower under its public name ``vision_tower.vision_tower.vision_model``."""
+
+    def __init__(self, config: MgmConfig) -> None:
+        super().__init__()
+        self.vision_tower = nn.ModuleDict({"vision_model": CLIPVisionModel(config.clip())})
+        self.num_layers = config.vision_layers
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """(B, 3, h, w) normalised pixels -> (B, N, C) patch tokens; later layers and the last norm are not run."""
+        clip = self.vision_tower["vision_model"]
+        x_BNC = clip.pre_layrnorm(clip.embeddings(x_BCHW))
+        for layer in clip.encoder.layers[: self.num_layers]:
+            x_BNC = layer(x_BNC, attention_mask=None)
+        return x_BNC[:, 1:]
+
+
+def build_projector(config: MgmConfig) -> nn.Sequential:
+    """Two linear layers with exact GELU between them, from vision width to language width."""
+    width, hidden = int(config.vision["hidden_size"]), config.hidden_size
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+
+
+def build_miner_head(config: MgmConfig, name: str) -> nn.Sequential:
+    """One (LayerNorm, Linear) head of the miner."""
+    width = int(config.vision["hidden_size"])
+    features = width if name == "vlm_uni_query_projector" else sum(config.dims)
+    return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, width))
+
+
+def normalise_pixels(pixels_IHW3: torch.Tensor) -> torch.Tensor:
+    """uint8 (I, H, W, 3) or (I, 3, H, W) -> float32 (I, 3, H, W), scaled and normalised as CLIP wants."""
+    x = pixels_IHW3.permute(0, 3, 1, 2) if pixels_IHW3.shape[-1] == 3 else pixels_IHW3
+    mean = torch.tensor(CLIP_MEAN, device=x.device).view(1, 3, 1, 1)
+    std = torch.tensor(CLIP_STD, device=x.device).view(1, 3, 1, 1)
+    return (x.float() / 255 - mean) / std
+
+
+def low_resolution_views(high_I3HW: torch.Tensor, config: MgmConfig) -> torch.Tensor:
+    """(I, 3, H, W) -> (I, V, 3, h, w): bilinear without antialias, on normalised pixels, as the original does.
+
+    In HD mode the picture at grid times the size is cut into row-major crops; the whole picture comes last.
+    """
+    size, grid = config.image_size_low, int(config.get("image_grid"))
+    whole = F.interpolate(high_I3HW, size=(size * grid, size * grid), mode="bilinear", align_corners=False)
+    if grid == 1:
+        return whole.unsqueeze(1)
+    tiles = cut_tiles(whole.permute(0, 2, 3, 1), grid).permute(0, 3, 1, 2)
+    views = tiles.reshape(len(whole), grid * grid, 3, size, size)
+    if config.get("image_global"):
+        small = F.interpolate(whole, size=(size, size), mode="bilinear", align_corners=False)
+        views = torch.cat([views, small.unsqueeze(1)], dim=1)
+    return views
+
+
+class MgmModel(nn.Module):
+    """Gemma with two frozen vision towers, patch-info mining and a projector.
+
+    The vision parts are children of Gemma's body, so that every parameter has the name it has in public checkpoints.
+    The output head is Gemma's embedding (tied) and is not stored twice.
+
+    Args:
+        config: sizes.
+        attention: attention of the transformers library, ``sdpa`` or ``eager``.
+    """
+
+    def __init__(self, config: MgmConfig, *, attention: str = "sdpa") -> None:
+        super().__init__()
+        self.config = config
+        self.model = GemmaModel(config.gemma(attention))
+        if config.is_exact_gelu:
+            for layer in self.model.layers:
+                layer.mlp.act_fn = nn.GELU()
+        self.model.mm_projector = build_projector(config)
+        for name in MINER_HEADS:
+            self.model.add_module(name, build_miner_head(config, name))
+        self.model.vision_tower = ClipTower(config)
+        self.model.vision_tower_aux = ConvNeXtTrunk(config.depths, config.dims)
+        self.use_reference_mining = False
+        self.tokenizer_folder: str | None = None
+
+    def train(self, mode: bool = True) -> MgmModel:
+        """Like ``nn.Module.train``, but the frozen towers stay in evaluation mode."""
+        super().train(mode)
+        for name in TOWERS:
+            self.model.get_submodule(name).eval()
+        return self
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute Gemma's layers in the backward pass instead of keeping their activations."""
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def connector_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Projector and miner, what stage 1 trains, with full names."""
+        for child in CONNECTOR:
+            for name, parameter in self.model.get_submodule(child).named_parameters():
+                yield f"model.{child}.{name}", parameter
+
+    # -- pictures ------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def tower_features(self, low_IV3hw: torch.Tensor, high_I3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frozen features: low-resolution tokens (I * V, N, C) and the regions they look at (I * V, N, P, F)."""
+        dtype = self.model.mm_projector[0].weight.dtype
+        tokens = self.model.vision_tower(low_IV3hw.flatten(0, 1).to(dtype))
+        f_IHWF = join_stages(self.model.vision_tower_aux(high_I3HW.to(dtype)))
+        num_tokens, grid = self.config.tokens_per_view, int(self.config.get("image_grid"))
+        if grid == 1:
+            return tokens, cut_regions(f_IHWF, num_tokens)
+        regions = cut_regions(cut_tiles(f_IHWF, grid), num_tokens).unflatten(0, (-1, grid * grid))
+        if self.config.get("image_global"):
+            whole = cut_regions(shrink(f_IHWF, grid), num_tokens)
+            regions = torch.cat([regions, whole.unsqueeze(1)], dim=1)
+        return tokens, regions.flatten(0, 1)
+
+    def connect(self, clip_BNC: torch.Tensor, regions_BNPF: torch.Tensor) -> ImageFeatures:
+        """Mine the regions and project to the language width (B = I * V)."""
+        heads = [self.model.get_submodule(name) for name in MINER_HEADS]
+        mined = (mine_reference if self.use_reference_mining else mine)(*heads, clip_BNC, regions_BNPF)
+        fused = clip_BNC + mined.value
+        tokens = self.model.mm_projector(fused).unflatten(0, (-1, self.config.num_views))
+        if self.config.num_views > 1 and self.config.get("image_global"):
+            tokens = tokens.roll(1, dims=1)  # the whole picture is the last view but comes first in the sequence
+        return ImageFeatures(clip_BNC, *mined, fused, tokens.flatten(1, 2))
+
+    def encode_views(self, low_IV3hw: torch.Tensor, high_I3HW: torch.Tensor) -> ImageFeatures:
+        """All stages of encoding of normalised pixels."""
+        return self.connect(*self.tower_features(low_IV3hw, high_I3HW))
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 pictures (I, H, W, 3) -> (I, tokens_per_image, D), unscaled."""
+        with torch.no_grad():
+            high = normalise_pixels(pixels)
+            low = low_resolution_views(high, self.config)
+        return self.encode_views(low, high).tokens
+
+    # -- language ------------------------------------------------------------------------------------------------
+
+    @property
+    def embedding(self) -> nn.Parameter:
+        """(vocabulary, D): input embedding and, tied, output head."""
+        return self.model.embed_tokens.weight
+
+    def embed(self, batch: Batch, image_tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, L, D) unscaled: embedded text with image tokens in their places and zeros at padding.
+
+        Args:
+            batch: see :func:`bettersynth.models.mgm.collate.collate`.
+            image_tokens: (I, tokens_per_image, D) if already encoded; by default ``batch["images"]`` is encoded.
+        """
+        input_ids, positions = batch["input_ids"], batch["image_positions"]
+        embeds = F.embedding(input_ids, self.embedding, self.model.padding_idx)
+        if len(positions):
+            tokens = self.encode_images(batch["images"]) if image_tokens is None else image_tokens
+            flat = embeds.flatten(0, 1).index_copy(0, positions, tokens.flatten(0, 1).to(embeds.dtype))
+            embeds = flat.view_as(embeds)
+        elif torch.is_grad_enabled():
+            # A batch of text only must still give the connector a (zero) gradient.
+            embeds = embeds + 0.0 * sum(parameter.sum() for _, parameter in self.connector_parameters())
+        return embeds * batch["attention_mask"].unsqueeze(-1).to(embeds.dtype)
+
+    def scale(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Times sqrt(D), rounded to the dtype as the original does; image tokens are scaled too."""
+        return embeds * torch.tensor(math.sqrt(self.config.hidden_size), dtype=embeds.dtype, device=embeds.device)
+
+    def hidden_states(
+        self, embeds_BLD: torch.Tensor, *, mask: torch.Tensor | None = None, positions: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Gemma over unscaled embeddings -> (B, L, D) after the final norm.
+
+        Args:
+            embeds_BLD: result of :meth:`embed`.
+            mask: (B, L), needed only for left padding: causal attention never looks at padding on the right.
+            positions: (B, L), needed only for left padding.
+        """
+        output = self.model(
+            inputs_embeds=self.scale(embeds_BLD), attention_mask=mask, position_ids=positions, use_cache=False
+        )
+        return output.last_hidden_state
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., D) -> (..., vocabulary), float32."""
+        return F.linear(hidden, self.embedding).float()
+
+    def loss(self, batch: Batch, image_tokens: torch.Tensor | None = None) -> LossOutput:
+        """Summed cross-entropy over the targets of a right-padded batch; logits exist at target positions only."""
+        hidden = self.hidden_states(self.embed(batch, image_tokens))
+        hidden_TD = hidden.flatten(0, 1).index_select(0, batch["target_positions"])
+        targets = batch["target_ids"]
+        chunks = list(zip(hidden_TD.split(LOSS_CHUNK_TARGETS), targets.split(LOSS_CHUNK_TARGETS), strict=True))
+        total = hidden_TD.float().sum() * 0.0 if not len(targets) else hidden_TD.new_zeros((), dtype=torch.float32)
+        for hidden_chunk, target_chunk in chunks:
+            if len(chunks) > 1:
+                total = total + checkpoint(self._chunk_loss, hidden_chunk, target_chunk, use_reentrant=False)
+            else:
+                total = total + self._chunk_loss(hidden_chunk, target_chunk)
+        return LossOutput(total, torch.tensor(targets.numel(), device=targets.device))
+
+    def _chunk_loss(self, hidden_TD: torch.Tensor, targets_T: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(self.logits(hidden_TD), targets_T, reduction="sum")
+
+    def forward(self, batch: Batch) -> LossOutput:
+        """The loss, so that wrappers that intercept ``forward`` (data parallel) work."""
+        return self.loss(batch)
