@@ -50,7 +50,7 @@ class ChatRequest:
 
     Args:
         key: unique within the caller's run; comes back in the response.
-        prompt: the user's text alone, bytes as asked. The model puts the image marker before it (``<image>\\n`` for MGM)
+        prompt: the user's text alone, bytes as asked. The model puts the image marker (``<image>\\n``, MGM) before it
             and applies its own conversation template; text that looks like an image marker stays text.
         image: a path (absolute, or relative to the working directory), an encoded file's bytes, or None.
     """

@@ -1,0 +1,1 @@
+"""Benchmarks, one file each; the file name is the task's name."""
