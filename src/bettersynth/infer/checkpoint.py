@@ -35,8 +35,8 @@ class CheckpointChatModel:
 
     Args:
         folder: the checkpoint.
-        batch_size: sequences generated together. Padding is on the left and masked, so that neighbours change an answer's
-            logits only by rounding.
+        batch_size: sequences generated together. Padding is on the left and masked, so that neighbours change an
+            answer's logits only by rounding.
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         device: torch device.
         model_zoo: where base models lie, if the checkpoint does not hold its towers.
@@ -90,10 +90,8 @@ class CheckpointChatModel:
         order = sorted(range(len(requests)), key=lambda i: (examples[i].num_tokens, i))
         answers: dict[int, ChatResponse] = {}
         for indices in _chunks(order, self.batch_size):
-            for index, response in zip(
-                indices, self._answer([examples[i] for i in indices], features.of(indices), decoding), strict=True
-            ):
-                answers[index] = response
+            responses = self._answer([examples[i] for i in indices], features.of(indices), decoding)
+            answers.update(zip(indices, responses, strict=True))
         return [answers[index] for index in range(len(requests))]
 
     def _answer(

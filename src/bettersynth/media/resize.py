@@ -1,8 +1,8 @@
 """Bring an image to the square, fixed-size RGB array that the vision towers see. NumPy and PIL only.
 
-The steps equal those of the original Mini-Gemini pipeline (CLIP's image processor on its PIL backend): optional padding to
-a square, bicubic antialiased resize of the short side on uint8, centre crop. Scaling to floats is left to the model side, so
-that workers hand over one byte per value.
+The steps equal those of the original Mini-Gemini pipeline (CLIP's image processor on its PIL backend): optional padding
+to a square, bicubic antialiased resize of the short side on uint8, centre crop. Scaling to floats is left to the model
+side, so that workers hand over one byte per value.
 """
 
 from __future__ import annotations

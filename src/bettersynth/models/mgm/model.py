@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -79,18 +79,19 @@ def normalise_pixels(pixels_IHW3: torch.Tensor) -> torch.Tensor:
     return (x.float() / 255 - mean) / std
 
 
-def low_resolution_views(high_I3HW: torch.Tensor, config: MgmConfig) -> torch.Tensor:
+def low_resolution_views(
+    high_I3HW: torch.Tensor, size: int, *, grid: int = 1, has_global: bool = False
+) -> torch.Tensor:
     """(I, 3, H, W) -> (I, V, 3, h, w): bilinear without antialias, on normalised pixels, as the original does.
 
     In HD mode the picture at grid times the size is cut into row-major crops; the whole picture comes last.
     """
-    size, grid = config.image_size_low, int(config.get("image_grid"))
     whole = F.interpolate(high_I3HW, size=(size * grid, size * grid), mode="bilinear", align_corners=False)
     if grid == 1:
         return whole.unsqueeze(1)
     tiles = cut_tiles(whole.permute(0, 2, 3, 1), grid).permute(0, 3, 1, 2)
     views = tiles.reshape(len(whole), grid * grid, 3, size, size)
-    if config.get("image_global"):
+    if has_global:
         small = F.interpolate(whole, size=(size, size), mode="bilinear", align_corners=False)
         views = torch.cat([views, small.unsqueeze(1)], dim=1)
     return views
@@ -127,6 +128,14 @@ class MgmModel(nn.Module):
         super().train(mode)
         for name in TOWERS:
             self.model.get_submodule(name).eval()
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MgmModel:
+        super()._apply(fn, recurse)
+        rotary = self.model.rotary_emb
+        if rotary.inv_freq.dtype != torch.float32:
+            # Rotary frequencies lose whole positions in half precision; a cast of the model must not touch them.
+            self.model.rotary_emb = type(rotary)(self.model.config).to(rotary.inv_freq.device)
         return self
 
     def gradient_checkpointing_enable(self) -> None:
@@ -174,7 +183,8 @@ class MgmModel(nn.Module):
         """uint8 pictures (I, H, W, 3) -> (I, tokens_per_image, D), unscaled."""
         with torch.no_grad():
             high = normalise_pixels(pixels)
-            low = low_resolution_views(high, self.config)
+            grid, has_global = int(self.config.get("image_grid")), bool(self.config.get("image_global"))
+            low = low_resolution_views(high, self.config.image_size_low, grid=grid, has_global=has_global)
         return self.encode_views(low, high).tokens
 
     # -- language ------------------------------------------------------------------------------------------------
