@@ -1,0 +1,1 @@
+"""Training of the tiny base models that ship with the demo."""
