@@ -1,0 +1,105 @@
+"""Find what a stage starts from, load it, and fingerprint it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bettersynth.config.train import StageConfig
+from bettersynth.core.artifact import Artifact
+from bettersynth.core.errors import DataError
+from bettersynth.core.fingerprint import digest_file, digest_json
+from bettersynth.core.lang import t
+from bettersynth.models.family import BaseFolders, ModelFamily
+
+_ZOO = {
+    "llm": ("LLM/gemma", "*"),
+    "vision_tower": ("OpenAI", "clip-*"),
+    "vision_tower_aux": ("OpenAI", "openclip-*"),
+}
+"""Where the challenge kit keeps each base, below its model_zoo folder."""
+
+
+def zoo_folder(model_zoo: Path, part: str) -> Path:
+    """The one folder of a model zoo that holds a base.
+
+    Raises:
+        DataError: none or several are there.
+    """
+    parent, pattern = _ZOO[part]
+    found = sorted(path for path in (model_zoo / parent).glob(pattern) if path.is_dir())
+    if len(found) == 1:
+        return found[0]
+    raise DataError(
+        t("expected exactly one {part} folder in the model zoo", part=part),
+        where=str(model_zoo / parent / pattern),
+        got=", ".join(path.name for path in found) or t("none"),
+        hint=t("name the three base folders with bases: {llm, vision_tower, vision_tower_aux}"),
+    )
+
+
+def base_folders(config: StageConfig) -> BaseFolders:
+    """The three bases a first training starts from. Raises DataError when one is not there."""
+    named = {part: getattr(config.bases, part) for part in _ZOO} if config.bases is not None else {}
+    places = {part: named.get(part) or zoo_folder(config.model_zoo or Path(), part) for part in _ZOO}
+    for part, path in places.items():
+        if not path.is_dir():
+            raise DataError(t("base model folder not found"), where=f"bases.{part}", got=path)
+    return BaseFolders(
+        **places,
+        image_size_aux=config.image_size_aux,
+        model_max_length=config.max_length,
+        image_aspect_ratio=config.image_aspect_ratio,
+    )
+
+
+def load_start(config: StageConfig, family: ModelFamily, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The model as it is before the first step: bases or checkpoint, with the adapter on top."""
+    if config.init_from is not None:
+        model = family.load_checkpoint(config.init_from, dtype=dtype, model_zoo=config.model_zoo)
+    else:
+        model = family.load_base(base_folders(config), dtype=dtype, seed=config.seed)
+    if config.adapter is not None:
+        if not config.adapter.exists():
+            raise DataError(
+                t("adapter not found"), where=str(config.adapter), hint=t("run stage 1 first, or leave adapter out")
+            )
+        family.load_adapter(model, config.adapter)
+    return model
+
+
+def start_digests(config: StageConfig) -> dict[str, str]:
+    """Digests of all that a stage reads: data, bases or checkpoint, adapter.
+
+    Raises:
+        DataError: one of them is missing.
+    """
+    digests = {"data": _file_digest(config.data)}
+    if config.init_from is not None:
+        digests["init_from"] = path_digest(config.init_from)
+    else:
+        folders = base_folders(config)
+        digests |= {part: path_digest(getattr(folders, part)) for part in _ZOO}
+    if config.adapter is not None:
+        digests["adapter"] = path_digest(config.adapter)
+    return digests
+
+
+def _file_digest(path: Path) -> str:
+    if not path.is_file():
+        raise DataError(t("data file not found"), where=str(path))
+    return digest_file(path)
+
+
+def path_digest(path: Path) -> str:
+    """Digest of a file, of a finished artifact, or of all files in a folder by name and content."""
+    if path.is_file():
+        return digest_file(path)
+    if not path.is_dir():
+        raise DataError(t("not found"), where=str(path))
+    if Artifact.exists(path):
+        return Artifact.load(path).digest
+    files = sorted(item for item in path.rglob("*") if item.is_file() and not item.name.startswith("."))
+    return digest_json([[item.relative_to(path).as_posix(), digest_file(item)] for item in files])

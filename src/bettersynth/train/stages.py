@@ -1,0 +1,322 @@
+"""Run one stage, or both: from data and bases to a finished checkpoint folder, continuing whatever was interrupted."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bettersynth.config.train import StageConfig
+from bettersynth.core.artifact import Artifact, write_atomic, write_manifest
+from bettersynth.core.errors import ConfigError, DataError
+from bettersynth.core.fingerprint import canonical_json, digest_json
+from bettersynth.core.lang import t
+from bettersynth.core.meter import Meter
+from bettersynth.models.family import ModelFamily, Processor, load_family
+from bettersynth.train import checkpoint
+from bettersynth.train.bases import load_start, start_digests
+from bettersynth.train.callbacks import LOG_FILE, Callback, TerminalProgress, build_callbacks
+from bettersynth.train.data import prepare, rejected_lines
+from bettersynth.train.distributed import Devices, open_devices
+from bettersynth.train.examples import TrainingSet
+from bettersynth.train.preset import Preset, load_preset, stage_settings
+from bettersynth.train.trainer import COMPUTE_DTYPES, Trainer, TrainResult
+
+RUN_FILE = "run.json"
+REJECTED_FILE = "rejected.jsonl"
+_RESULT = ".result.tmp"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A stage with everything resolved: what decides its result, and where it goes."""
+
+    config: StageConfig
+    out: Path
+    parents: Mapping[str, str]
+    devices: Devices
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result: settings and the digests of all inputs."""
+        return {"settings": self.config.result_settings(), "inputs": dict(self.parents)}
+
+    @property
+    def digest(self) -> str:
+        """Digest of :attr:`identity`."""
+        return digest_json(self.identity)
+
+
+def run_stage(
+    config: StageConfig, *, out: Path, progress: Callback | None = None, callbacks: Sequence[Callback] = ()
+) -> Artifact:
+    """Train one stage into ``out``; run it again after any kind of stop and it continues.
+
+    A stage that is finished with the same inputs is returned as it is. In several processes (torchrun) each calls this.
+
+    Args:
+        config: what to train.
+        out: folder of the result: weights, logs, ``rejected.jsonl`` (every row not trained on, and why), manifest.
+        progress: shows the run; a line on stderr by default. ``Callback()`` shows nothing.
+        callbacks: further watchers, e.g. a probe.
+
+    Returns:
+        The checkpoint: after stage 1 ``config.json`` and ``mm_projector.*``, after stage 2 a full checkpoint.
+
+    Raises:
+        ConfigError: ``out`` holds a run with other settings or inputs, or the settings cannot be carried out.
+        DataError: inputs are missing or damaged, too many bad samples, or nothing can be written.
+        RunInterrupted: stopped by the user, resumable.
+    """
+    with open_devices(config.device) as devices:
+        config = config.with_devices(devices.world)
+        job = _Job(config, out, start_digests(config), devices)
+        finished = finished_stage(job)
+        if finished is not None:
+            return finished
+        with _lock(job):
+            watchers = [*build_callbacks(config, out), progress or TerminalProgress(), *callbacks]
+            return _train(job, load_family(config.family), watchers)
+
+
+def finished_stage(job: _Job) -> Artifact | None:
+    """The artifact in the output folder when it was made from the same inputs, or None when nothing is finished.
+
+    Raises:
+        ConfigError: the folder is used by another run.
+        DataError: the folder was finished but files have been removed since.
+    """
+    if Artifact.exists(job.out):
+        artifact = Artifact.load(job.out, kind="checkpoint")
+        _refuse_other_run(job, artifact.facts.get("identity"))
+        gone = [name for name in artifact.files if not (job.out / name).is_file()]
+        if gone:
+            raise DataError(
+                t("files of a finished stage are missing"),
+                where=str(job.out),
+                got=", ".join(gone),
+                hint=t("delete the folder to train the stage again"),
+            )
+        return artifact
+    path = job.out / RUN_FILE
+    if path.is_file() and checkpoint.saved_states(job.out):
+        _refuse_other_run(job, json.loads(path.read_text(encoding="utf-8")))
+    return None
+
+
+def _refuse_other_run(job: _Job, found: Any) -> None:
+    """Raise ConfigError, naming what differs, unless a folder belongs to this very job."""
+    wanted = job.identity
+    if isinstance(found, dict) and canonical_json(found) == canonical_json(wanted):
+        return
+    changed = []
+    for part in ("settings", "inputs"):
+        before = found.get(part, {}) if isinstance(found, dict) else {}
+        for key in sorted({*before, *wanted[part]}):
+            if before.get(key) != wanted[part].get(key):
+                changed.append(f"{key}: {before.get(key)} -> {wanted[part].get(key)}")
+    raise ConfigError(
+        t("the output folder holds a run with other settings or inputs"),
+        where=str(job.out),
+        got="; ".join(changed) or t("a run of another version"),
+        hint=t("choose another output folder or name, or delete this one"),
+    )
+
+
+@contextmanager
+def _lock(job: _Job) -> Iterator[None]:
+    """Let one run at a time write to the folder. The system drops the lock when the process ends, however it ends."""
+    if not job.devices.is_main:
+        job.devices.barrier()
+        yield
+        return
+    write_atomic(job.out / RUN_FILE, json.dumps(job.identity, indent=1, sort_keys=True).encode())
+    with (job.out / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                t("another process is training into this folder"),
+                where=str(job.out),
+                hint=t("wait for it or choose another output folder"),
+            ) from error
+        job.devices.barrier()
+        yield
+
+
+def _train(job: _Job, family: ModelFamily, watchers: Sequence[Callback]) -> Artifact:
+    with Meter(f"stage {job.config.stage}") as meter:
+        model = load_start(job.config, family)
+        processor = build_processor(job.config, family, model)
+        data = prepare(job.config, processor)
+        if job.devices.is_main:
+            write_atomic(job.out / REJECTED_FILE, rejected_lines(data.rejected))
+        trainer = Trainer(job.config, family, model, processor, data, job.out, job.devices, watchers)
+        result = trainer.run()
+        names = _write_result(job, family, model, data, result)
+    artifact = Artifact(job.out, "checkpoint", "", {}, {}, {})
+    if job.devices.is_main:
+        run = {
+            "wall_s": result.counters.wall_s,
+            "cpu_s": result.counters.cpu_s,
+            "last_process_wall_s": meter.cost.wall_s,
+            "last_process_cpu_s": meter.cost.cpu_s,
+            "peak_rss_bytes": meter.cost.peak_rss_bytes,
+            "device": str(job.devices.device),
+            "processes": job.devices.world,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "log": LOG_FILE,
+        }
+        facts = stage_facts(job, data, result)
+        artifact = write_manifest(job.out, kind="checkpoint", facts=facts, files=names, parents=job.parents, run=run)
+        checkpoint.remove_states(job.out)
+    job.devices.barrier()
+    return artifact if job.devices.is_main else Artifact.load(job.out)
+
+
+def build_processor(config: StageConfig, family: ModelFamily, model: nn.Module) -> Processor:
+    """The processor of a stage's model and image folder."""
+    return family.processor(
+        model, image_aspect_ratio=config.image_aspect_ratio, max_length=config.max_length, image_root=config.images
+    )
+
+
+def stage_facts(job: _Job, data: TrainingSet, result: TrainResult) -> dict[str, Any]:
+    """What the manifest says about a finished stage; every row of the data is in exactly one of the counts.
+
+    Raises:
+        DataError: the counts do not add up, which would be a defect.
+    """
+    late = len(result.bad)
+    trained = len(data.examples) - late
+    if data.rows != trained + len(data.rejected) + late + data.sampled_out:
+        raise DataError(t("rows are unaccounted for; this is a defect of bettersynth"), where=str(job.out))
+    reasons = dict(data.reasons)
+    if late:
+        reasons["bad_image"] = reasons.get("bad_image", 0) + late
+    counters = result.counters
+    return {
+        "stage": job.config.stage,
+        "family": job.config.family,
+        "identity": job.identity,
+        "rows": data.rows,
+        "rows_trained": trained,
+        "rows_rejected": reasons,
+        "rows_sampled_out": data.sampled_out,
+        "steps": result.total_steps,
+        "samples_seen": counters.samples,
+        "tokens": counters.tokens,
+        "target_tokens": counters.targets,
+        "skipped_steps": counters.skipped_steps,
+        "last_loss": counters.last_loss,
+        "mean_loss": result.mean_loss,
+        "weights_digest": result.weights_digest,
+    }
+
+
+def _write_result(
+    job: _Job, family: ModelFamily, model: nn.Module, data: TrainingSet, result: TrainResult
+) -> list[str]:
+    """Save the weights beside the folder's logs, whole files only; returns the names that belong to the result."""
+    if not job.devices.is_main:
+        return []
+    temporary = job.out / _RESULT
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    if job.config.stage == 1:
+        family.save_adapter(model, temporary)
+    else:
+        family.save_checkpoint(model, temporary, dtype=saved_dtype(job.config))
+    names = sorted(path.name for path in temporary.iterdir())
+    for name in names:
+        (temporary / name).replace(job.out / name)
+    temporary.rmdir()
+    rows = sorted([*data.rejected, *result.bad.values()], key=lambda item: item.row)
+    write_atomic(job.out / REJECTED_FILE, rejected_lines(rows))
+    return [*names, REJECTED_FILE]
+
+
+def saved_dtype(config: StageConfig) -> torch.dtype:
+    """Checkpoints are written in the precision they were trained with, as the original does."""
+    return COMPUTE_DTYPES[config.precision]
+
+
+@dataclass(frozen=True)
+class TwoStageInputs:
+    """Data, pictures and bases of a two-stage training. Without pre-training data stage 1 is left out."""
+
+    finetune_data: Path
+    model_zoo: Path
+    pretrain_data: Path | None = None
+    pretrain_images: Path | None = None
+    finetune_images: Path | None = None
+
+
+def run_two_stages(
+    preset: str | Path | Preset,
+    inputs: TwoStageInputs,
+    *,
+    out: Path,
+    name: str,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    progress: Callback | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> tuple[Artifact | None, Artifact]:
+    """Both stages of a track, into ``out/training_dirs/MGM-2B-{Pretrain,Finetune}-NAME`` as the challenge kit does.
+
+    Args:
+        preset: a track's name, a YAML file, or a loaded preset.
+        inputs: where everything lies.
+        out: the kit's ``output`` folder.
+        name: experiment name.
+        overrides: changed keys per stage, ``{"pretrain": {...}, "finetune": {...}}``; a locked track refuses most.
+
+    Returns:
+        The artifacts of stage 1 (None when left out) and stage 2.
+
+    Raises:
+        RuleError: a locked track does not allow an override. See :func:`run_stage` for the rest.
+    """
+    first, second = two_stage_configs(preset, inputs, out=out, name=name, overrides=overrides)
+    adapter = None
+    if first is not None:
+        adapter = run_stage(first, out=stage_folder(out, 1, name), progress=progress, callbacks=callbacks)
+    return adapter, run_stage(second, out=stage_folder(out, 2, name), progress=progress, callbacks=callbacks)
+
+
+def stage_folder(out: Path, stage: int, name: str) -> Path:
+    """The folder of a stage's result inside the kit's ``output``."""
+    return out / "training_dirs" / f"MGM-2B-{'Pretrain' if stage == 1 else 'Finetune'}-{name}"
+
+
+def two_stage_configs(
+    preset: str | Path | Preset,
+    inputs: TwoStageInputs,
+    *,
+    out: Path,
+    name: str,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[StageConfig | None, StageConfig]:
+    """The settings of both stages, all mistakes checked before anything runs; stage 2 loads what stage 1 writes."""
+    loaded = preset if isinstance(preset, Preset) else load_preset(preset)
+    unknown = sorted(set(overrides or {}) - {"pretrain", "finetune"})
+    if unknown:
+        raise ConfigError(t("unknown stage"), got=", ".join(unknown), expected="pretrain, finetune")
+    changes = {stage: dict((overrides or {}).get(stage, {})) for stage in ("pretrain", "finetune")}
+    first = None
+    if inputs.pretrain_data is not None:
+        places = {"data": inputs.pretrain_data, "image_root": inputs.pretrain_images, "model_zoo": inputs.model_zoo}
+        first = stage_settings(loaded, 1, {**places, **changes["pretrain"]})
+    places = {"data": inputs.finetune_data, "image_root": inputs.finetune_images, "model_zoo": inputs.model_zoo}
+    if first is not None:
+        places["adapter"] = stage_folder(out, 1, name)
+    return first, stage_settings(loaded, 2, {**places, **changes["finetune"]})

@@ -1,0 +1,425 @@
+"""The one training loop: any family and stage, one process or several, resumable at every step to the same bits."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from bettersynth.config.train import StageConfig
+from bettersynth.core.errors import BetterSynthError, ConfigError, RunInterrupted
+from bettersynth.core.lang import t
+from bettersynth.core.meter import cpu_seconds
+from bettersynth.core.seed import derive_seed
+from bettersynth.models.family import Batch, ModelFamily, Processor
+from bettersynth.train import checkpoint, optim
+from bettersynth.train.callbacks import Callback, Callbacks, LogRecord, RunInfo, StepView
+from bettersynth.train.checkpoint import Counters
+from bettersynth.train.data import check_bad_ratio
+from bettersynth.train.distributed import Devices
+from bettersynth.train.examples import RejectedRow, TrainingSet
+from bettersynth.train.loader import Loader, MicroBatch
+from bettersynth.train.sampler import OrderSpec, micro_batches, sample_order
+
+COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a finished loop did; ``bad`` are the samples whose picture turned out to be damaged, by example index."""
+
+    counters: Counters
+    total_steps: int
+    bad: dict[int, RejectedRow]
+    weights_digest: str
+    mean_loss: float
+
+
+def order_spec(config: StageConfig, data: TrainingSet) -> OrderSpec:
+    """How many samples are shown in which batches. ``config`` must have its batch filled in (``with_devices``)."""
+    total = config.samples_seen if config.samples_seen is not None else config.epochs * len(data.examples)
+    return OrderSpec(
+        total=total,
+        global_batch=config.global_batch or config.per_device_batch_size,
+        micro_batch=config.per_device_batch_size,
+        seed=config.seed,
+        is_grouped=config.group_by_modality_length,
+        is_dealt=config.loss_normalization == "micro_batch",
+    )
+
+
+class Trainer:
+    """Trains a model in place. :meth:`run` either finishes, or leaves a state from which the next run continues.
+
+    Args:
+        config: with batch and accumulation filled in (``with_devices``).
+        family: the model's family.
+        model: with float32 parameters; it is moved to the device.
+        processor: opens pictures and joins batches.
+        data: tokenised examples.
+        out: folder of states and logs.
+        devices: this process among all.
+        callbacks: watchers; they run in process 0 only.
+    """
+
+    def __init__(
+        self,
+        config: StageConfig,
+        family: ModelFamily,
+        model: nn.Module,
+        processor: Processor,
+        data: TrainingSet,
+        out: Path,
+        devices: Devices,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.config, self.family, self.model, self.data, self.out = config, family, model, data, out
+        self.devices = devices
+        self.callbacks = Callbacks(callbacks if devices.is_main else ())
+        self.spec = order_spec(config, data)
+        self.order = sample_order(self.spec, data.examples.num_tokens, data.examples.has_image)
+        self.parameters = prepare_model(config, family, model, devices)
+        self.optimizer = optim.build_optimizer(self.parameters, config)
+        self.scaler = torch.amp.GradScaler(devices.device.type) if config.precision == "fp16" else None
+        self.counters = Counters()
+        self.loader = Loader(
+            data.examples,
+            processor,
+            cache_bytes=config.pixel_cache_bytes,
+            workers=config.workers,
+            ahead=config.prefetch_batches,
+        )
+        self._stop = threading.Event()
+        self._saved_step = 0
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self) -> TrainResult:
+        """Continue from the newest state, if there is one, and train to the end.
+
+        Raises:
+            RunInterrupted: Ctrl-C or SIGTERM came; the state after the current step is saved.
+            BetterSynthError: loss or gradient is not finite, or too many pictures are damaged; the last state stays.
+        """
+        self._resume()
+        first = self.counters.step
+        self._started = (time.perf_counter() - self.counters.wall_s, cpu_seconds() - self.counters.cpu_s)
+        self._session = (time.perf_counter(), self.counters.samples)
+        info = RunInfo(
+            name=self.out.name,
+            stage=self.config.stage,
+            out=self.out,
+            total_steps=self.spec.steps,
+            total_samples=self.spec.total,
+            first_step=first,
+            settings=self.config.result_settings(),
+        )
+        self.model.train()
+        micro = self.loader(self._plan(first))
+        with _reproducible(self.config, self.devices.device), _signals(self._stop):
+            try:
+                self.callbacks.on_start(info)
+                self._steps(first, micro)
+                result = self._result()
+                self.callbacks.on_end(self._summary(result))
+                return result
+            finally:
+                micro.close()
+                self.callbacks.close()
+
+    def _steps(self, first: int, micro: Iterator[MicroBatch]) -> None:
+        ahead = next(micro, None)
+
+        def of_step(step: int) -> Iterator[MicroBatch]:
+            nonlocal ahead
+            while ahead is not None and ahead.step == step:
+                yield ahead
+                ahead = next(micro, None)
+
+        for step in range(first, self.spec.steps):
+            loss, grad_norm, stop = self._step(step, of_step(step))
+            self.callbacks.on_step(StepView(step + 1, self.spec.steps, loss, self.model))
+            is_last = step + 1 == self.spec.steps
+            self._log(step, loss, grad_norm, is_last)
+            if stop or is_last or (step + 1) % self.config.save_steps == 0:
+                self._save()
+            if stop and not is_last:
+                raise RunInterrupted(
+                    t(
+                        "interrupted after step {step} of {total}; the state is saved",
+                        step=step + 1,
+                        total=self.spec.steps,
+                    ),
+                    where=str(self.out),
+                    hint=t("run the same command again; it continues there"),
+                )
+
+    def _plan(self, first: int) -> Iterator[tuple[int, int, list[int]]]:
+        """This process's forward passes: every world-th one of each step."""
+        for step in range(first, self.spec.steps):
+            for number, indices in enumerate(micro_batches(self.order, self.spec, step)):
+                if number % self.devices.world == self.devices.rank:
+                    yield step, number, indices
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def _step(self, step: int, micro: Iterator[MicroBatch]) -> tuple[float, float, bool]:
+        """Forward, backward and update of one global batch.
+
+        Returns:
+            Loss, gradient norm before clipping, and whether any process was asked to stop.
+        """
+        expected = self._expected_targets(step)
+        # loss sum, targets, forward passes with targets, samples, tokens, bad samples, processes asked to stop
+        sums = torch.zeros(7, dtype=torch.float64, device=self.devices.device)
+        bad: list[tuple[int, RejectedRow]] = []
+        known = [0, 0]
+        for item in micro:
+            bad.extend(item.bad)
+            if item.batch is None:
+                continue
+            self._seed(step, item.number)
+            loss, facts = self._forward(item.batch, expected)
+            sums[:3] += facts
+            known[0] += len(item.indices)
+            known[1] += item.num_tokens
+            (self.scaler.scale(loss) if self.scaler is not None else loss).backward()
+        sums[3:] = torch.tensor([*known, len(bad), self._stop.is_set()], dtype=sums.dtype)
+        self.devices.sum_([sums])
+        loss_sum, targets, passes, samples, tokens, num_bad, stop = sums.tolist()
+        if num_bad:
+            self._note_bad(bad)
+        counters = self.counters
+        counters.step = step + 1
+        counters.samples += int(samples)
+        counters.tokens += int(tokens)
+        counters.targets += int(targets)
+        if not passes:  # every picture of this step is damaged: there is nothing to learn from, and no update
+            counters.skipped_steps += 1
+            return counters.last_loss, 0.0, bool(stop)
+        is_by_token = self.config.loss_normalization == "tokens"
+        loss_value = loss_sum / (targets if is_by_token else passes)
+        self._check_finite(t("loss"), loss_value, step)
+        grad_norm = self._update(step, expected / targets if is_by_token else 1.0 / passes)
+        counters.last_loss = loss_value
+        return loss_value, grad_norm, bool(stop)
+
+    def _forward(self, batch: Batch, expected: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss to go backward from, and (loss for the record, targets, passes with targets)."""
+        on_device = {name: tensor.to(self.devices.device, non_blocking=True) for name, tensor in batch.items()}
+        with self._autocast():
+            output = self.family.loss(self.model, on_device)
+        targets = output.num_targets.to(torch.float64)
+        passes = (targets > 0).to(torch.float64)
+        if self.config.loss_normalization == "tokens":
+            # Dividing by the number of targets known beforehand keeps fp16 gradients in range.
+            return output.loss_sum / expected, torch.stack([output.loss_sum.detach().double(), targets, passes])
+        mean = output.loss_sum / output.num_targets.clamp(min=1)
+        return mean, torch.stack([mean.detach().double(), targets, passes])
+
+    def _expected_targets(self, step: int) -> float:
+        targets = self.data.examples.num_targets
+        return float(max(1, sum(targets[i] for batch in micro_batches(self.order, self.spec, step) for i in batch)))
+
+    def _update(self, step: int, factor: float) -> float:
+        """Average gradients over processes, clip, and step. ``factor`` turns summed gradients into the mean's."""
+        for _, parameter in self.parameters:
+            if parameter.grad is None:  # no forward pass fell to this process, or the parameter was not used
+                parameter.grad = torch.zeros_like(parameter)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        grads = optim.gradients(parameter for _, parameter in self.parameters)
+        self.devices.sum_(grads)
+        norm = float(optim.total_norm(grads)) * factor
+        if self.scaler is None:
+            self._check_finite(t("gradient norm"), norm, step)
+        scale = factor * (optim.clip_factor(norm, self.config.max_grad_norm) if math.isfinite(norm) else 1.0)
+        if scale != 1.0:
+            torch._foreach_mul_(grads, scale)
+        optim.set_lr(self.optimizer, optim.lr_at(self.config, step, self.spec.steps))
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaled_step(norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _scaled_step(self, norm: float) -> None:
+        """fp16: leave the step out when any process overflowed, and lower the scale."""
+        assert self.scaler is not None
+        before = self.scaler.get_scale()
+        if math.isfinite(norm):
+            self.scaler.step(self.optimizer)
+        else:
+            self.counters.skipped_steps += 1
+        self.scaler.update(None if math.isfinite(norm) else before * self.scaler.get_backoff_factor())
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.config.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.devices.device.type, dtype=COMPUTE_DTYPES[self.config.precision])
+
+    def _seed(self, step: int, number: int) -> None:
+        """Dropout and the like depend on the run's seed and the place in the data only, not on what ran before."""
+        torch.manual_seed(derive_seed(self.config.seed, "step", step, number))
+
+    # -- watching ------------------------------------------------------------------------------------------------
+
+    def _check_finite(self, what: str, value: float, step: int) -> None:
+        if math.isfinite(value):
+            return
+        batch = [index for part in micro_batches(self.order, self.spec, step) for index in part]
+        keys = [self.data.examples.key(index) for index in batch]
+        shown = ", ".join(keys[:8]) + (f", ... ({len(keys)})" if len(keys) > 8 else "")
+        raise BetterSynthError(
+            t("the {what} is not finite at step {step}", what=what, step=step + 1),
+            where=t("samples: {keys}", keys=shown),
+            got=value,
+            hint=t("the last saved state is kept; lower the learning rate, or look at these samples with inspect"),
+        )
+
+    def _note_bad(self, bad: list[tuple[int, RejectedRow]]) -> None:
+        """Record samples whose picture could not be opened; stop when they are too many."""
+        found = [item for part in self.devices.gather(bad) for item in part]
+        fresh = {index: asdict(row) for index, row in found if index not in self.counters.bad}
+        if not fresh:
+            return
+        self.counters.bad.update(fresh)
+        rows = self.data.rows - self.data.sampled_out
+        late = [RejectedRow(**row) for row in self.counters.bad.values()]
+        check_bad_ratio(self.config, rows, [*self.data.rejected, *late])
+
+    def _log(self, step: int, loss: float, grad_norm: float, is_last: bool) -> None:
+        counters = self.counters
+        counters.window[0] += loss
+        counters.window[1] += 1
+        counters.loss_total += loss
+        counters.wall_s = time.perf_counter() - self._started[0]
+        counters.cpu_s = cpu_seconds() - self._started[1]
+        if not is_last and (step + 1) % self.config.logging_steps:
+            return
+        session_s = max(time.perf_counter() - self._session[0], 1e-9)
+        record = LogRecord(
+            step=step + 1,
+            epoch=counters.samples / len(self.data.examples),
+            loss=counters.window[0] / counters.window[1],
+            lr=optim.lr_at(self.config, step, self.spec.steps),
+            grad_norm=grad_norm,
+            samples_seen=counters.samples,
+            tokens=counters.tokens,
+            samples_per_s=round((counters.samples - self._session[1]) / session_s, 3),
+            wall_s=round(counters.wall_s, 3),
+        )
+        counters.window = [0.0, 0.0]
+        self.callbacks.on_log(record)
+
+    # -- states --------------------------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        state, _ = checkpoint.load_newest(self.out)
+        if state is not None:
+            self.counters = checkpoint.unpack_state(state, self.parameters, self.optimizer, self.scaler)
+        self._saved_step = self.counters.step
+        steps = self.devices.gather(self.counters.step)
+        if len(set(steps)) > 1:
+            raise ConfigError(t("the processes do not see the same output folder"), where=str(self.out), got=steps)
+
+    def _save(self) -> None:
+        if self.devices.is_main and self._saved_step != self.counters.step:
+            state = checkpoint.pack_state(self.parameters, self.optimizer, self.scaler, self.counters)
+            folder = checkpoint.save_state(self.out, self.counters.step, state, self.config.save_total_limit)
+            self.callbacks.on_save(self.counters.step, folder)
+        self._saved_step = self.counters.step
+        self.devices.barrier()
+
+    def _result(self) -> TrainResult:
+        bad = {index: RejectedRow(**row) for index, row in self.counters.bad.items()}
+        digest = checkpoint.weights_digest(self.parameters)
+        return TrainResult(
+            self.counters, self.spec.steps, bad, digest, self.counters.loss_total / max(1, self.spec.steps)
+        )
+
+    def _summary(self, result: TrainResult) -> dict[str, Any]:
+        counters = result.counters
+        return {
+            "steps": result.total_steps,
+            "samples_seen": counters.samples,
+            "epoch": round(counters.samples / len(self.data.examples), 4),
+            "mean_loss": result.mean_loss,
+            "wall_s": counters.wall_s,
+            "cpu_s": counters.cpu_s,
+        }
+
+
+def prepare_model(
+    config: StageConfig, family: ModelFamily, model: nn.Module, devices: Devices
+) -> list[tuple[str, nn.Parameter]]:
+    """Freeze, cast and move a model; returns the trained parameters, which stay float32.
+
+    Raises:
+        ConfigError: the family trains nothing in this stage, or cannot do what the config asks for.
+    """
+    chosen = family.trainable(model, config.stage)
+    if not chosen:
+        raise ConfigError(t("nothing is trainable in stage {stage}", stage=config.stage), where=family.name)
+    names = {name for name, _ in chosen}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+        if name not in names:
+            parameter.data = parameter.data.to(COMPUTE_DTYPES[config.precision])
+    if config.gradient_checkpointing:
+        enable = getattr(family, "enable_gradient_checkpointing", None)
+        if enable is None:
+            raise ConfigError(t("this family has no gradient checkpointing"), where="gradient_checkpointing")
+        enable(model)
+    model.to(devices.device)
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    devices.broadcast_([parameter.data for _, parameter in trained])
+    return trained
+
+
+@contextmanager
+def _reproducible(config: StageConfig, device: torch.device) -> Iterator[None]:
+    """Deterministic kernels on the CPU and the wanted matrix precision, for the time of the run; all put back after."""
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    was_warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    was_tf32 = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was_deterministic, warn_only=was_warn_only)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = was_tf32
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM ask for a stop after the current step; a second one acts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

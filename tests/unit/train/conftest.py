@@ -1,0 +1,98 @@
+"""A small data set, three stand-in base folders, and the fake family in place of real ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bettersynth.config.train import StageConfig, stage_config
+
+FAKE_FILE = Path(__file__).with_name("fake_family.py")
+
+
+def _load_fake() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fake_family", FAKE_FILE)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fake_family"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def fake() -> ModuleType:
+    return _load_fake()
+
+
+@pytest.fixture
+def fake_family(fake: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The fake family is what every name loads."""
+    from bettersynth.train import stages
+
+    monkeypatch.setattr(stages, "load_family", lambda name: fake.FakeFamily())
+    return fake
+
+
+def record(number: int, answer: str, image: str | None) -> dict[str, Any]:
+    tag = "<image>\n" if image else ""
+    turns = [{"from": "human", "value": f"{tag}what is {number}?"}, {"from": "gpt", "value": answer}]
+    return {"id": f"s{number:03d}", **({"image": image} if image else {}), "conversations": turns}
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """42 good rows (one in three without a picture) and a model zoo of stand-ins."""
+    folder = tmp_path_factory.mktemp("train_data")
+    rng = random.Random(7)
+    rows = []
+    (folder / "images").mkdir()
+    for number in range(42):
+        image = None
+        if number % 3:
+            image = f"images/{number}.png"
+            colour = [rng.randrange(256) for _ in range(3)]
+            Image.fromarray(np.full((6, 6, 3), colour, dtype=np.uint8)).save(folder / image)
+        rows.append(record(number, "a" * rng.randrange(1, 9) + str(number), image))
+    (folder / "data.json").write_text(json.dumps(rows))
+    for name in ("LLM/gemma/gemma-fake", "OpenAI/clip-fake", "OpenAI/openclip-fake"):
+        (folder / "zoo" / name).mkdir(parents=True)
+        (folder / "zoo" / name / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def settings(data_folder: Path) -> dict[str, Any]:
+    """Plain settings of a small stage-2 run: 6 steps of 8 samples, the last one of 2."""
+    return {
+        "stage": 2,
+        "data": str(data_folder / "data.json"),
+        "model_zoo": str(data_folder / "zoo"),
+        "lr": 0.05,
+        "warmup_ratio": 0.1,
+        "per_device_batch_size": 4,
+        "global_batch": 8,
+        "save_steps": 2,
+        "seed": 3,
+        "workers": 1,
+        "pixel_cache_bytes": 1000,
+    }
+
+
+@pytest.fixture
+def configure(settings: dict[str, Any]) -> Callable[..., StageConfig]:
+    """Settings with changes, as a StageConfig."""
+
+    def build(**changes: Any) -> StageConfig:
+        return stage_config({**settings, **changes})
+
+    return build
