@@ -129,8 +129,8 @@ def dense_accuracy(
         of which every letter is right.
     """
     rng = random.Random(HELD_OUT_SEED)
-    right: dict[str, float] = dict.fromkeys(HEADS, 0.0)
-    total: dict[str, float] = dict.fromkeys(HEADS, 0.0)
+    right: dict[str, float] = dict.fromkeys((*HEADS, "kind"), 0.0)
+    total: dict[str, float] = dict.fromkeys((*HEADS, "kind"), 0.0)
     words = good_words = 0
     for _ in range(count // 64):
         scenes = draw_scenes(rng, 64, vocab)
