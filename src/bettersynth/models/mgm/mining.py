@@ -82,7 +82,8 @@ def mine(
     z_BNPF = F.layer_norm(f_BNPF, aux_norm.normalized_shape, eps=aux_norm.eps)
     u_BNF = (q_BNC @ aux_linear.weight) * aux_norm.weight
     logits_BNP = torch.einsum("bnf,bnpf->bnp", u_BNF, z_BNPF) / math.sqrt(q_BNC.shape[-1])
-    attention_BNP = logits_BNP.float().softmax(-1).to(q_BNC.dtype)
+    wide = torch.promote_types(logits_BNP.dtype, torch.float32)
+    attention_BNP = logits_BNP.softmax(-1, dtype=wide).to(q_BNC.dtype)
     pooled_BNF = torch.einsum("bnp,bnpf->bnf", attention_BNP, z_BNPF)
     value_BNC = val_linear(pooled_BNF * val_norm.weight + val_norm.bias)
     # The two key biases cannot matter (softmax removes them). Adding them with weight zero gives them a zero gradient
