@@ -1,0 +1,1 @@
+"""Experiments: strategies x seeds under one budget, compared with intervals and allowed to end in a tie."""
