@@ -70,6 +70,9 @@ class StepView:
 class Callback:
     """Base of all watchers; every method does nothing."""
 
+    def on_note(self, text: str) -> None:
+        """Something the user should know: rows sampled away, bad samples, a damaged state passed over."""
+
     def on_start(self, info: RunInfo) -> None:
         """Before the first step of this process."""
 
@@ -181,6 +184,9 @@ class TerminalProgress(Callback):
         self._every_s = 0.2 if self._is_live else every_s
         self._shown_at = 0.0
         self._info: RunInfo | None = None
+
+    def on_note(self, text: str) -> None:
+        self._line(text, end="\n")
 
     def on_start(self, info: RunInfo) -> None:
         self._info = info
@@ -294,6 +300,10 @@ class Callbacks(Callback):
 
     def __init__(self, members: Sequence[Callback]) -> None:
         self._members = list(members)
+
+    def on_note(self, text: str) -> None:
+        for member in self._members:
+            member.on_note(text)
 
     def on_start(self, info: RunInfo) -> None:
         for member in self._members:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from bettersynth.config.train import StageConfig
 from bettersynth.core.errors import DataError
-from bettersynth.core.fingerprint import digest_file
 from bettersynth.core.lang import t
 from bettersynth.formats.llava import Rejected as BadRecord
 from bettersynth.formats.llava import read_llava, to_conversation
@@ -66,10 +66,11 @@ def prepare(config: StageConfig, processor: Processor, tick: Tick | None = None)
                 seed=config.sample_seed,
             )
         )
-    result = TrainingSet(
-        len(items), len(items) - len(chosen), store, tuple(rejected), digest_file(config.data), tuple(notes)
-    )
+    result = TrainingSet(len(items), len(items) - len(chosen), store, tuple(rejected), tuple(notes))
     check_bad_ratio(config, len(chosen), result.rejected)
+    if rejected:
+        counted = ", ".join(f"{reason} {count}" for reason, count in result.reasons.items())
+        result = replace(result, notes=(*notes, t("{n} rows left out: {reasons}", n=len(rejected), reasons=counted)))
     if not len(store):
         raise DataError(
             t("no usable training sample"), where=str(config.data), got=_first_reasons(result.rejected) or "0 rows"
@@ -148,11 +149,5 @@ def _first_reasons(rejected: Iterable[RejectedRow], count: int = 5) -> str:
 
 def rejected_lines(rejected: Iterable[RejectedRow]) -> bytes:
     """JSON lines, one per rejected row."""
-    lines = [
-        json.dumps(
-            {name: getattr(item, name) for name in ("row", "key", "stage", "reason", "detail", "step")},
-            ensure_ascii=False,
-        )
-        for item in rejected
-    ]
+    lines = [json.dumps(asdict(item), ensure_ascii=False) for item in rejected]
     return ("\n".join(lines) + "\n" if lines else "").encode()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
-from bettersynth.models.family import IGNORE_LABEL, Example
+from bettersynth.models.family import Example
 
 RejectStage = Literal["record", "encode", "image", "load"]
 
@@ -99,8 +99,7 @@ class TrainingSet:
     sampled_out: int
     examples: ExampleStore
     rejected: tuple[RejectedRow, ...] = ()
-    digest: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         accounted = len(self.examples) + len(self.rejected) + self.sampled_out
@@ -114,6 +113,3 @@ class TrainingSet:
     def reasons(self) -> dict[str, int]:
         """Rejected rows by reason, most frequent first."""
         return dict(Counter(row.reason for row in self.rejected).most_common())
-
-
-__all__ = ["IGNORE_LABEL", "ExampleStore", "RejectedRow", "TrainingSet", "num_targets"]

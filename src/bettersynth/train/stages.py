@@ -23,7 +23,7 @@ from bettersynth.core.meter import Meter
 from bettersynth.models.family import ModelFamily, Processor, load_family
 from bettersynth.train import checkpoint
 from bettersynth.train.bases import load_start, start_digests
-from bettersynth.train.callbacks import LOG_FILE, Callback, TerminalProgress, build_callbacks
+from bettersynth.train.callbacks import LOG_FILE, Callback, Callbacks, TerminalProgress, build_callbacks
 from bettersynth.train.data import prepare, rejected_lines
 from bettersynth.train.distributed import Devices, open_devices
 from bettersynth.train.examples import TrainingSet
@@ -36,7 +36,7 @@ _RESULT = ".result.tmp"
 
 
 @dataclass(frozen=True)
-class _Job:
+class StageJob:
     """A stage with everything resolved: what decides its result, and where it goes."""
 
     config: StageConfig
@@ -78,16 +78,20 @@ def run_stage(
     """
     with open_devices(config.device) as devices:
         config = config.with_devices(devices.world)
-        job = _Job(config, out, start_digests(config), devices)
+        job = StageJob(config, out, start_digests(config), devices)
+        watchers = [progress or TerminalProgress(), *callbacks]
         finished = finished_stage(job)
         if finished is not None:
+            if devices.is_main:
+                checkpoint.remove_states(out)  # a kill just after the manifest leaves the last one behind
+                Callbacks(watchers).on_note(t("{name}: finished before, not trained again", name=out.name))
             return finished
+        writers = build_callbacks(config, out)
         with _lock(job):
-            watchers = [*build_callbacks(config, out), progress or TerminalProgress(), *callbacks]
-            return _train(job, load_family(config.family), watchers)
+            return _train(job, load_family(config.family), [*writers, *watchers])
 
 
-def finished_stage(job: _Job) -> Artifact | None:
+def finished_stage(job: StageJob) -> Artifact | None:
     """The artifact in the output folder when it was made from the same inputs, or None when nothing is finished.
 
     Raises:
@@ -112,7 +116,7 @@ def finished_stage(job: _Job) -> Artifact | None:
     return None
 
 
-def _refuse_other_run(job: _Job, found: Any) -> None:
+def _refuse_other_run(job: StageJob, found: Any) -> None:
     """Raise ConfigError, naming what differs, unless a folder belongs to this very job."""
     wanted = job.identity
     if isinstance(found, dict) and canonical_json(found) == canonical_json(wanted):
@@ -132,7 +136,7 @@ def _refuse_other_run(job: _Job, found: Any) -> None:
 
 
 @contextmanager
-def _lock(job: _Job) -> Iterator[None]:
+def _lock(job: StageJob) -> Iterator[None]:
     """Let one run at a time write to the folder. The system drops the lock when the process ends, however it ends."""
     if not job.devices.is_main:
         job.devices.barrier()
@@ -152,13 +156,15 @@ def _lock(job: _Job) -> Iterator[None]:
         yield
 
 
-def _train(job: _Job, family: ModelFamily, watchers: Sequence[Callback]) -> Artifact:
+def _train(job: StageJob, family: ModelFamily, watchers: Sequence[Callback]) -> Artifact:
     with Meter(f"stage {job.config.stage}") as meter:
         model = load_start(job.config, family)
         processor = build_processor(job.config, family, model)
         data = prepare(job.config, processor)
         if job.devices.is_main:
             write_atomic(job.out / REJECTED_FILE, rejected_lines(data.rejected))
+            for note in data.notes:
+                Callbacks(watchers).on_note(f"{job.out.name}: {note}")
         trainer = Trainer(job.config, family, model, processor, data, job.out, job.devices, watchers)
         result = trainer.run()
         names = _write_result(job, family, model, data, result)
@@ -190,7 +196,7 @@ def build_processor(config: StageConfig, family: ModelFamily, model: nn.Module) 
     )
 
 
-def stage_facts(job: _Job, data: TrainingSet, result: TrainResult) -> dict[str, Any]:
+def stage_facts(job: StageJob, data: TrainingSet, result: TrainResult) -> dict[str, Any]:
     """What the manifest says about a finished stage; every row of the data is in exactly one of the counts.
 
     Raises:
@@ -224,7 +230,7 @@ def stage_facts(job: _Job, data: TrainingSet, result: TrainResult) -> dict[str, 
 
 
 def _write_result(
-    job: _Job, family: ModelFamily, model: nn.Module, data: TrainingSet, result: TrainResult
+    job: StageJob, family: ModelFamily, model: nn.Module, data: TrainingSet, result: TrainResult
 ) -> list[str]:
     """Save the weights beside the folder's logs, whole files only; returns the names that belong to the result."""
     if not job.devices.is_main:

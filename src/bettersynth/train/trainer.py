@@ -295,6 +295,8 @@ class Trainer:
         if not fresh:
             return
         self.counters.bad.update(fresh)
+        for row in fresh.values():
+            self.callbacks.on_note(t("sample {key} left out: {detail}", key=row["key"], detail=row["detail"]))
         rows = self.data.rows - self.data.sampled_out
         late = [RejectedRow(**row) for row in self.counters.bad.values()]
         check_bad_ratio(self.config, rows, [*self.data.rejected, *late])
@@ -326,7 +328,9 @@ class Trainer:
     # -- states --------------------------------------------------------------------------------------------------
 
     def _resume(self) -> None:
-        state, _ = checkpoint.load_newest(self.out)
+        state, damaged = checkpoint.load_newest(self.out)
+        for path in damaged:
+            self.callbacks.on_note(t("damaged training state passed over: {path}", path=path))
         if state is not None:
             self.counters = checkpoint.unpack_state(state, self.parameters, self.optimizer, self.scaler)
         self._saved_step = self.counters.step
