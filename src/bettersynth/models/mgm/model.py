@@ -140,7 +140,11 @@ class MgmModel(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute Gemma's layers in the backward pass instead of keeping their activations."""
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        new = getattr(self.model, "activation_checkpointing_enable", None)  # the name since transformers 5.2x
+        if new is not None:
+            new(activation_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def connector_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Projector and miner, what stage 1 trains, with full names."""
@@ -153,9 +157,9 @@ class MgmModel(nn.Module):
     @torch.no_grad()
     def tower_features(self, low_IV3hw: torch.Tensor, high_I3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Frozen features: low-resolution tokens (I * V, N, C) and the regions they look at (I * V, N, P, F)."""
-        dtype = self.model.mm_projector[0].weight.dtype
-        tokens = self.model.vision_tower(low_IV3hw.flatten(0, 1).to(dtype))
-        f_IHWF = join_stages(self.model.vision_tower_aux(high_I3HW.to(dtype)))
+        aux = self.model.vision_tower_aux
+        tokens = self.model.vision_tower(low_IV3hw.flatten(0, 1))
+        f_IHWF = join_stages(aux(high_I3HW.to(aux.vision_stem[0].weight.dtype)))
         num_tokens, grid = self.config.tokens_per_view, int(self.config.get("image_grid"))
         if grid == 1:
             return tokens, cut_regions(f_IHWF, num_tokens)
@@ -166,7 +170,9 @@ class MgmModel(nn.Module):
         return tokens, regions.flatten(0, 1)
 
     def connect(self, clip_BNC: torch.Tensor, regions_BNPF: torch.Tensor) -> ImageFeatures:
-        """Mine the regions and project to the language width (B = I * V)."""
+        """Mine the regions and project to the language width (B = I * V), in the connector's precision."""
+        dtype = self.model.mm_projector[0].weight.dtype  # frozen towers may be held in fewer bits than what is trained
+        clip_BNC, regions_BNPF = clip_BNC.to(dtype), regions_BNPF.to(dtype)
         heads = [self.model.get_submodule(name) for name in MINER_HEADS]
         mined = (mine_reference if self.use_reference_mining else mine)(*heads, clip_BNC, regions_BNPF)
         fused = clip_BNC + mined.value

@@ -121,6 +121,19 @@ def test_mixed_precision(tiny_model, mixed):
     assert output.loss_sum.item() == pytest.approx(exact, rel=0.05)
 
 
+def test_frozen_parts_may_be_held_in_half_precision(tiny_model, mixed):
+    batch = _batch(tiny_model, *mixed)
+    exact = tiny_model.loss(batch).loss_sum.item()
+    trained = load_family("mgm").trainable(tiny_model.train(), 1)
+    for parameter in tiny_model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    output = tiny_model.loss(batch)
+    output.loss_sum.backward()
+    assert output.loss_sum.item() == pytest.approx(exact, rel=0.05)
+    assert all(parameter.grad.dtype == torch.float32 for _, parameter in trained)
+
+
 def test_a_cast_keeps_rotary_frequencies_exact(tiny_model):
     before = tiny_model.model.rotary_emb.inv_freq.clone()
     tiny_model.to(torch.bfloat16)
