@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 from transformers.models.gemma.modeling_gemma import GemmaRotaryEmbedding
 
+from bettersynth.config.load import load_yaml
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
@@ -180,7 +180,7 @@ def preset_config(name: str) -> MgmConfig:
             expected=t("one of: {names}", names=", ".join(preset_names())),
             hint=did_you_mean(name, preset_names()),
         )
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data = load_yaml(path).data
     aux = data["vision_aux"]
     fields = {**data["text"], **data["image"], "model_type": "mgm_gemma"}
     return MgmConfig(fields, data["vision"], tuple(aux["depths"]), tuple(aux["dims"]), str(path)).check()
