@@ -39,6 +39,17 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def print_scores(results: Mapping[str, Sequence[Any]], *, as_json: bool) -> None:
+    """Scores by condition as JSON or as the report's table; refuses scores without provenance."""
+    from bettersynth.core.record import ReportInput
+    from bettersynth.report.terminal import render_terminal
+
+    if as_json:
+        print_json(results)
+    else:
+        print(render_terminal(ReportInput("", "", is_demo=False, results={k: tuple(v) for k, v in results.items()})))
+
+
 class Progress:
     """Live line on a terminal, a plain line now and then elsewhere; always on stderr.
 

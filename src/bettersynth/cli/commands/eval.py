@@ -1,0 +1,123 @@
+"""Ask a checkpoint a benchmark's questions and score the answers.
+
+Answered questions are kept: running the same command again continues. Every answer carries the digests of checkpoint,
+prompt, decoding and questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from bettersynth.cli.render import Progress, print_json, print_scores
+from bettersynth.core.lang import t
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``eval``."""
+    add = parser.add_argument
+    add("tasks", nargs="+", metavar="TASK", help=t("textvqa, textvqa-ocr, textvqa-noocr, mmbench, …"))
+    add("--checkpoint", type=Path, metavar="DIR", help=t("checkpoint folder"))
+    add("--name", metavar="NAME", help=t("take OUT/training_dirs/NAME (as the kit's scripts do)"))
+    add(
+        "--data",
+        type=Path,
+        default=Path("toolkit/eval"),
+        metavar="DIR",
+        help=t("evaluation folder (default: toolkit/eval)"),
+    )
+    add("--split", default="", help=t("question file's stem, e.g. mmbench_dev_20230712"))
+    add("--out", type=Path, default=Path("output"), metavar="DIR", help=t("output folder (default: output)"))
+    add("--model-zoo", type=Path, metavar="DIR", help=t("where the towers lie when the checkpoint lacks them"))
+    add("--batch-size", type=int, default=16)
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    add("--device", default="auto", help=t("auto, cpu, cuda or cuda:N"))
+    add("--gpus", default="", help=t("the kit's GPU list; one process serves them, the first is used"))
+    add("--limit", type=int, help=t("only the first so many questions (marked in the result)"))
+    add("--max-new-tokens", type=int, help=t("longest answer in tokens (default: the task's)"))
+    add("--plan", action="store_true", help=t("count questions and batches; ask nothing"))
+    add("--json", action="store_true", help=t("print JSON"))
+
+
+def _device(args: argparse.Namespace) -> str:
+    import torch
+
+    if args.device != "auto":
+        return str(args.device)
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{args.gpus.split(',')[0]}" if args.gpus else "cuda"
+
+
+def _checkpoint(args: argparse.Namespace) -> tuple[Path, str]:
+    from bettersynth.core.errors import ConfigError
+
+    if (args.checkpoint is None) == (args.name is None):
+        raise ConfigError(t("give either --checkpoint or --name"))
+    if args.checkpoint is not None:
+        return args.checkpoint, args.checkpoint.resolve().name
+    return args.out / "training_dirs" / args.name, args.name
+
+
+def _data(args: argparse.Namespace, task: str) -> Path:
+    if not args.split:
+        return Path(args.data)
+    suffix = ".tsv" if task == "mmbench" else ".jsonl"
+    return Path(args.data) / task / f"{args.split}{suffix}"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate, then score, every task asked for."""
+    from bettersynth.core.errors import MissingExtraError
+    from bettersynth.eval.protocol import resolve
+    from bettersynth.eval.runner import ask, generate, open_target, plan_batches
+    from bettersynth.eval.score import load_results, score
+
+    pairs = resolve(args.tasks)
+    if args.plan:
+        plans: list[dict[str, Any]] = []
+        for task, protocol in pairs:
+            asked = ask(open_target(protocol, _data(args, task)), args.limit)
+            plans.append(
+                {
+                    "protocol": protocol,
+                    "questions": len(asked.questions),
+                    "batches": len(plan_batches(asked, args.batch_size)),
+                }
+            )
+        print_json(plans)
+        return 0
+    try:
+        from bettersynth.infer.checkpoint import CheckpointChatModel
+
+        device = _device(args)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(t("evaluation"), "train", missing=error.name) from error
+    folder, name = _checkpoint(args)
+    progress = Progress()
+    model = CheckpointChatModel(
+        folder, batch_size=args.batch_size, dtype=args.dtype, device=device, model_zoo=args.model_zoo
+    )
+    results = []
+    for task, protocol in pairs:
+        module_data = _data(args, task)
+        predictions = generate(
+            protocol,
+            model,
+            module_data,
+            args.out / "eval_results" / name / protocol,
+            decoding=_decoding(args, task),
+            batch_size=args.batch_size,
+            limit=args.limit,
+            progress=lambda done, total, shown=protocol: progress(f"{shown}: {done}/{total}"),
+        )
+        results += load_results(score(predictions.folder, module_data).folder)
+    print_scores({name: results}, as_json=args.json)
+    return 0
+
+
+def _decoding(args: argparse.Namespace, task: str) -> Any:
+    from bettersynth.infer.protocols import Decoding
+
+    return Decoding(max_new_tokens=args.max_new_tokens) if args.max_new_tokens else None

@@ -1,0 +1,122 @@
+"""Explain an operator, task, metric, preset, strategy or command; or list all of a kind.
+
+The pages are made from the code itself, so they cannot differ from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable
+from importlib import resources
+from typing import Any
+
+from bettersynth.cli.main import COMMANDS, build_parser
+from bettersynth.cli.render import print_json, print_rows
+from bettersynth.core.errors import ConfigError
+from bettersynth.core.lang import t
+from bettersynth.core.registry import Registry, did_you_mean
+
+_MODULES = {
+    "operator": Registry("operator", "bettersynth.ops", "bettersynth.operators"),
+    "task": Registry("task", "bettersynth.eval.tasks", "bettersynth.tasks"),
+    "metric": Registry("metric", "bettersynth.eval.metrics", "bettersynth.metrics"),
+    "command": COMMANDS,
+}
+_FILES = {
+    "strategy": ("experiment", "strategies"),
+    "preset": ("train", "presets"),
+    "model": ("models", "presets"),
+}
+_PLURALS = {"strategies": "strategy"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``explain``."""
+    parser.add_argument(
+        "name", nargs="?", help=t("a name, or a kind: operators, tasks, metrics, presets, strategies, …")
+    )
+    parser.add_argument("--json", action="store_true", help=t("print JSON"))
+
+
+def _yaml_files(kind: str) -> dict[str, Any]:
+    folder = resources.files("bettersynth").joinpath(*_FILES[kind])
+    if not folder.is_dir():
+        return {}
+    return {item.name.removesuffix(".yaml"): item for item in folder.iterdir() if item.name.endswith(".yaml")}
+
+
+def _names(kind: str) -> list[str]:
+    return _MODULES[kind].names() if kind in _MODULES else sorted(_yaml_files(kind))
+
+
+def _summary(kind: str, name: str) -> str:
+    if kind in _MODULES:
+        return _MODULES[kind].summary(name)
+    head = _yaml_files(kind)[name].read_text(encoding="utf-8").split("\n", 1)[0]
+    return str(head.lstrip("# "))
+
+
+def _kinds() -> Iterable[str]:
+    return [*_MODULES, *_FILES]
+
+
+def _operator(name: str) -> dict[str, Any]:
+    from bettersynth.ops._catalog import operator_class
+
+    cls = operator_class(name)
+    fields = {
+        field.name: None if field.default is dataclasses.MISSING else field.default for field in dataclasses.fields(cls)
+    }
+    facts = {fact: getattr(cls, fact) for fact in ("reads", "writes", "version", "track", "models")}
+    return {"name": name, "kind": "operator", "doc": inspect.getdoc(cls), **facts, "parameters": fields}
+
+
+def _module(kind: str) -> Callable[[str], dict[str, Any]]:
+    def describe(name: str) -> dict[str, Any]:
+        module = _MODULES[kind].module(name)
+        extra = {key.lower(): getattr(module, key) for key in ("PROMPTS", "METRICS", "CHANCE") if hasattr(module, key)}
+        return {"name": name, "kind": kind, "doc": inspect.getdoc(module), **extra}
+
+    return describe
+
+
+def _describe(kind: str, name: str) -> dict[str, Any]:
+    if kind == "command":
+        return {"name": name, "kind": kind, "doc": build_parser(name).format_help()}
+    if kind == "operator":
+        return _operator(name)
+    if kind in _MODULES:
+        return _module(kind)(name)
+    return {"name": name, "kind": kind, "doc": _yaml_files(kind)[name].read_text(encoding="utf-8")}
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the kinds, the names of a kind, or explain one name."""
+    if args.name is None:
+        rows = [(kind, len(_names(kind))) for kind in _kinds()]
+        print_json(dict(rows)) if args.json else print_rows((t("kind"), t("names")), rows)
+        return 0
+    kind = _PLURALS.get(args.name, args.name.removesuffix("s"))
+    if kind in _kinds() and args.name != kind:
+        rows = [(name, t(_summary(kind, name))) for name in _names(kind)]
+        print_json(dict(rows)) if args.json else print_rows((kind, t("what it does")), rows)
+        return 0
+    found = [kind for kind in _kinds() if args.name in _names(kind)]
+    if not found:
+        known = [name for kind in _kinds() for name in _names(kind)]
+        hint = did_you_mean(args.name, known) or t("see: {command}", command="bettersynth explain")
+        raise ConfigError(t("nothing of that name"), got=args.name, hint=hint)
+    described = [_describe(kind, args.name) for kind in found]
+    if args.json:
+        print_json(described)
+        return 0
+    for page in described:
+        print(f"{page.pop('name')} ({page.pop('kind')})\n\n{page.pop('doc')}\n")
+        parameters = page.pop("parameters", None)
+        print_rows((t("fact"), t("value")), [(key, value) for key, value in page.items()])
+        if parameters:
+            print()
+            print_rows((t("parameter"), t("default")), list(parameters.items()))
+    return 0
