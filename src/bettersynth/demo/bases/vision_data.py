@@ -78,11 +78,13 @@ def pictures(scenes: Iterable[Scene]) -> torch.Tensor:
     return normalise(np.stack([render_array(scene) for scene in scenes]))
 
 
-def dense_batches(seed: int, batch_size: int, num_batches: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def dense_batches(
+    seed: int, batch_size: int, num_batches: int, recoloured_share: float = 0.25
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Fresh (pictures (B, 3, 96, 96), labels (B, 4, 36)) of base scenes, most with at least one sign.
 
-    A quarter of the pictures has its colour channels exchanged or is grey, and then carries no colour labels:
-    without that, kinds are not recognised in colours in which the base vocabulary never shows them.
+    A share of the pictures has its colour channels exchanged or is grey, and then carries no colour labels: without
+    that, a ViT does not recognise kinds in colours in which the base vocabulary never shows them.
     """
     rng = random.Random(seed)
     for _ in range(num_batches):
@@ -90,7 +92,7 @@ def dense_batches(seed: int, batch_size: int, num_batches: int) -> Iterator[tupl
         images_BHWC = np.stack([render_array(scene) for scene in scenes])
         labels_B4P = np.stack([dense_labels(scene) for scene in scenes])
         for index in range(batch_size):
-            if rng.random() < 0.25:
+            if recoloured_share and rng.random() < recoloured_share:
                 images_BHWC[index] = images_BHWC[index][..., rng.choice(CHANNEL_ORDERS)]
                 labels_B4P[index, 1] = -1
         yield normalise(images_BHWC), torch.from_numpy(labels_B4P)

@@ -60,7 +60,7 @@ class TrunkReader(nn.Module):
         return self.heads(self.features(x_BCHW))
 
 
-def train_convnext(folder: Path, *, num_steps: int = 5000, batch_size: int = 32, seed: int = 1) -> None:
+def train_convnext(folder: Path, *, num_steps: int = 3000, batch_size: int = 32, seed: int = 1) -> None:
     """Train the high-resolution tower and save it in open_clip's layout."""
     generator = torch.Generator().manual_seed(seed)
     trunk = ConvNeXtTrunk(CONVNEXT_DEPTHS, CONVNEXT_DIMS, gamma_init=0.5)
@@ -68,7 +68,8 @@ def train_convnext(folder: Path, *, num_steps: int = 5000, batch_size: int = 32,
     reader = TrunkReader(trunk).to(memory_format=torch.channels_last)
     optim = optimiser(reader.parameters())
     started = time.process_time()
-    for step, (x_BCHW, labels_B4P) in enumerate(dense_batches(seed, batch_size, num_steps)):
+    batches = dense_batches(seed, batch_size, num_steps, recoloured_share=0.0)  # a ConvNeXt does not need it
+    for step, (x_BCHW, labels_B4P) in enumerate(batches):
         loss = dense_loss(reader(x_BCHW), labels_B4P)
         step_optimiser(optim, loss, schedule(step, num_steps, 3e-3))
         if (step + 1) % 500 == 0 or step + 1 == num_steps:
@@ -131,7 +132,7 @@ class VitReader(nn.Module):
         return self.both(x_BCHW)[0]
 
 
-def train_clip_vit(folder: Path, *, num_steps: int = 3000, batch_size: int = 32, seed: int = 2) -> None:
+def train_clip_vit(folder: Path, *, num_steps: int = 2500, batch_size: int = 32, seed: int = 2) -> None:
     """Train the low-resolution tower and save it as a Hugging Face CLIP vision folder."""
     vit = CLIPVisionModel(clip_vision_config())
     start_values(vit, torch.Generator().manual_seed(seed))
