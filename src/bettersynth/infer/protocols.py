@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.sample import ImageRef
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FloatArray = npt.NDArray[np.floating[Any]]
 Finish = Literal["stop", "length"]
 
 
@@ -91,4 +98,55 @@ class ChatModel(Protocol):
 
     def generate(self, requests: Sequence[ChatRequest], decoding: Decoding) -> list[ChatResponse]:
         """Answer every request, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TextNll:
+    """How surprising a text is to a captioner that sees the picture; natural-log units.
+
+    Args:
+        mean: mean negative log-likelihood per token; 0 for a text without tokens.
+        tokens: NLL of each token.
+        spans: (start, stop) of each token in the text, in characters; (0, 0) for tokens that stand for no text.
+    """
+
+    mean: float
+    tokens: tuple[float, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+@runtime_checkable
+class ImageTextScorer(Protocol):
+    """Says how well texts fit pictures (CLIP and its like). ``digest`` names weights and processing."""
+
+    digest: str
+
+    def score(self, images: Sequence[Image], texts: Sequence[str]) -> FloatArray:
+        """[N] fit of each pair: logits per text / 100, which is the cosine for a CLIP with the usual scale of 100."""
+        ...
+
+    def embed_images(self, images: Sequence[Image]) -> FloatArray:
+        """[N, D] unit vectors."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
+        """[N, D] unit vectors in the same space."""
+        ...
+
+
+@runtime_checkable
+class Captioner(Protocol):
+    """Writes captions and judges given ones. Results for a pair do not depend on the other pairs of the call."""
+
+    digest: str
+
+    def caption(
+        self, images: Sequence[Image], *, seeds: Sequence[int] | None = None, max_new_tokens: int = 64, prompt: str = ""
+    ) -> list[str]:
+        """One caption per picture, stripped; greedy, or sampled with one seed per picture."""
+        ...
+
+    def nll(self, images: Sequence[Image], texts: Sequence[str]) -> list[TextNll]:
+        """How surprising each text is given its picture."""
         ...

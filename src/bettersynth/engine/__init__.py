@@ -1,0 +1,1 @@
+"""The embedded executor: plans, shards, workers, commits, accounting, traces."""

@@ -1,0 +1,129 @@
+"""From the last stage's shards to the files a user opens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from bettersynth.core.artifact import write_atomic
+from bettersynth.core.errors import DataError
+from bettersynth.core.lang import t
+from bettersynth.engine import trace
+from bettersynth.engine.shard import BASE_SCHEMA, PARTIAL, load_arrow
+from bettersynth.engine.trace import TRACE_FILE, TraceRow
+from bettersynth.formats.jsonl import dump_line
+from bettersynth.ops.base import ID, IMAGES, KEY, RECORD, STATS, TEXT
+
+QUARANTINE_FILE = "quarantine.jsonl"
+_INTERNAL = frozenset([*BASE_SCHEMA.names])
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How rows are written. ``name`` is the result file's name."""
+
+    name: str
+    text_key: str
+    image_key: str
+    keep_stats: bool
+    num_steps: int
+
+
+def export_rows(folder: Path, shards: Sequence[Path], settings: ExportSettings) -> tuple[list[str], int]:
+    """Write the result rows and their stats; returns the file names and the number of rows."""
+    stats_name = f"{Path(settings.name).stem}_stats.jsonl"
+    rows = stats_rows = 0
+    with _whole_file(folder / settings.name) as data, _whole_file(folder / stats_name) as stats_file:
+        for path in shards:
+            for record, stats, _ in _records(path, settings):
+                if settings.keep_stats and stats:
+                    record["__dj__stats__"] = stats
+                data.write(dump_line(record))
+                rows += 1
+                if stats:
+                    stats_file.write(dump_line({"__dj__stats__": stats}))
+                    stats_rows += 1
+    if stats_rows:
+        return [settings.name, stats_name], rows
+    (folder / stats_name).unlink()
+    return [settings.name], rows
+
+
+def export_trace(folder: Path, stage_traces: Sequence[Path], last: Sequence[Path], settings: ExportSettings) -> str:
+    """Write the trace: events of all stages in order, then one ``kept`` row per result row with all its stats."""
+
+    def tables() -> Iterator[Any]:
+        for path in stage_traces:
+            yield load_arrow(path)
+        for path in last:
+            kept = [
+                TraceRow(key, record_id, settings.num_steps, "", "kept", scores=trace.scores_json(stats), image=image)
+                for _, stats, (key, record_id, image) in _records(path, settings, with_record=False)
+            ]
+            yield trace.to_table(kept)
+
+    temp = folder / f".{TRACE_FILE}"
+    trace.write(temp, tables())
+    temp.replace(folder / TRACE_FILE)
+    return TRACE_FILE
+
+
+def export_quarantine(folder: Path, markers: Sequence[dict[str, Any]]) -> tuple[str, int]:
+    """Write every row that was set aside, in the order of the stages; returns the file name and the number of rows."""
+    rows = [row for marker in markers for row in marker["quarantine"]]
+    write_atomic(folder / QUARANTINE_FILE, b"".join(dump_line(row) for row in rows))
+    return QUARANTINE_FILE, len(rows)
+
+
+def _records(
+    path: Path, settings: ExportSettings, *, with_record: bool = True
+) -> Iterator[tuple[dict[str, Any], dict[str, Any], tuple[str, str, str]]]:
+    """(record, stats, (key, id, first picture)) per row of a shard, in row order."""
+    for batch in load_arrow(path).to_batches():
+        names = [name for name in batch.schema.names if name not in _INTERNAL and not name.startswith((STATS, PARTIAL))]
+        stat_names = [name for name in batch.schema.names if name.startswith(STATS)]
+        for row in batch.to_pylist():
+            stats = {name.removeprefix(STATS): row[name] for name in stat_names}
+            images = row[IMAGES] or []
+            parts = [row[name] for name in KEY]
+            key = f"{parts[0]}:{parts[1]}" + (f":{parts[2]}" if parts[2] else "")
+            record: dict[str, Any] = {}
+            if with_record:
+                record = orjson.loads(row[RECORD])
+                assign(record, settings.text_key, row[TEXT])
+                if images or settings.image_key in record:
+                    record[settings.image_key] = images
+                record.update({name: row[name] for name in names})
+            yield record, stats, (key, row[ID], images[0] if images else "")
+
+
+def assign(record: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value at a dotted path, the way :func:`bettersynth.formats.data_juicer.nested` reads it."""
+    target = record
+    if key not in record:
+        *parents, key = key.split(".")
+        for part in parents:
+            target = target.setdefault(part, {})
+    target[key] = value
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when the block has ended well."""
+    temp = path.with_name(f".{path.name}.tmp")
+    try:
+        with temp.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        temp.replace(path)
+    except OSError as error:
+        raise DataError(t("cannot write the file"), where=str(path), got=error.strerror or str(error)) from error
+    finally:
+        temp.unlink(missing_ok=True)

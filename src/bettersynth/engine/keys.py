@@ -1,0 +1,88 @@
+"""Names of results: what a cached result depends on, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import xxhash
+
+from bettersynth.core.errors import ConfigError
+from bettersynth.core.fingerprint import digest_bytes, digest_json
+from bettersynth.core.lang import t
+from bettersynth.ops.base import Operator
+
+_WHOLE_BYTES = 64 << 20
+_SAMPLE_BYTES = 1 << 20
+
+
+@lru_cache(maxsize=64)
+def model_digest(folder: str) -> str:
+    """Digest of a model folder's files (names and contents); ``fake`` names the built-in stand-in.
+
+    Files above 64 MB are sampled: size and 1 MiB at the start, the middle and the end.
+
+    Raises:
+        ConfigError: the folder is missing or holds no config.json.
+    """
+    if folder == "fake":
+        return "fake"
+    root = Path(folder)
+    if not (root / "config.json").is_file():
+        raise ConfigError(
+            t("no model in this folder"),
+            got=folder,
+            expected=t("a folder with {name}", name="config.json"),
+            hint=t("give the folder with --set vars.model_zoo=FOLDER, or download the model first"),
+        )
+    found = []
+    for path in sorted(root.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            found.append([path.name, path.stat().st_size, _sample(path)])
+    return digest_json(found)
+
+
+def _sample(path: Path) -> str:
+    size = path.stat().st_size
+    state = xxhash.xxh3_128()
+    with path.open("rb") as handle:
+        if size <= _WHOLE_BYTES:
+            while chunk := handle.read(_SAMPLE_BYTES):
+                state.update(chunk)
+        else:
+            for offset in (0, size // 2, size - _SAMPLE_BYTES):
+                handle.seek(offset)
+                state.update(handle.read(_SAMPLE_BYTES))
+    return state.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _code_digest(module: str) -> str:
+    """Digest of the source of the operator's module, so that edited code never meets old results."""
+    try:
+        return digest_bytes(inspect.getsource(sys.modules[module]).encode())
+    except (OSError, TypeError, KeyError):
+        return ""
+
+
+def phase_key(
+    kind: str, operator: Operator, digests: Mapping[str, str], seed: int, *, without: Collection[str] = ()
+) -> str:
+    """Digest of operator, version, parameters, model weights, code and seed.
+
+    Args:
+        digests: model folder to digest; folders themselves are no part of the key.
+        without: fields that this phase does not read.
+    """
+    params = {}
+    for field in dataclasses.fields(operator):
+        value = getattr(operator, field.name)
+        if field.name not in without:
+            params[field.name] = digests[value] if field.name in operator.models and value is not None else value
+    return digest_json(
+        [kind, operator.name, type(operator).version, params, _code_digest(type(operator).__module__), seed]
+    )

@@ -1,0 +1,452 @@
+"""The embedded executor: a recipe over frozen shards, resumable at any point by running it again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from bettersynth.config.recipe import Recipe
+from bettersynth.core.artifact import MANIFEST, Artifact, write_atomic, write_manifest
+from bettersynth.core.errors import BetterSynthError, DataError, RunInterrupted
+from bettersynth.core.fingerprint import digest_json
+from bettersynth.core.lang import t
+from bettersynth.core.meter import cpu_seconds
+from bettersynth.core.record import Accounting
+from bettersynth.engine import export
+from bettersynth.engine.export import ExportSettings
+from bettersynth.engine.keys import phase_key
+from bettersynth.engine.plan import Plan, Stage, plan, unwrap
+from bettersynth.engine.pool import Pool
+from bettersynth.engine.shard import PARTIAL, Settings, ShardJob, StageJob, StepCount, load_arrow
+from bettersynth.engine.source import Source, describe, freeze
+from bettersynth.formats.data_juicer import Tokens
+from bettersynth.ops.base import ID, STATS, GlobalOperator, Verdict
+
+WORK = ".work"
+_ROWS_AT_ONCE, _PICTURES_AT_ONCE = 1024, 64
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: ``shards_done`` of ``shards`` in stage ``stage`` of ``stages`` (from 1)."""
+
+    stage: int
+    stages: int
+    operators: tuple[str, ...]
+    shards_done: int
+    shards: int
+    cached: int
+    quarantined: int
+
+
+@dataclass
+class _Shard:
+    """A shard between two stages."""
+
+    key: str
+    rows: int = 0
+    path: Path = Path()
+    digest: str = ""
+
+
+@dataclass
+class _State:
+    """What a run has gathered so far."""
+
+    shards: list[_Shard]
+    markers: list[dict[str, Any]] = field(default_factory=list)
+    traces: list[Path] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+    verdict: Path | None = None
+    verdict_key: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    chain: str = ""
+    cached: int = 0
+    computed: int = 0
+
+
+def process(
+    recipe: Recipe,
+    *,
+    out: Path,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Artifact:
+    """Run a recipe and write its result folder; finished parts of an earlier, interrupted run are not done again.
+
+    The folder holds ``processed_data.jsonl`` (or the name in ``export_path``), its ``_stats`` file,
+    ``quarantine.jsonl``, ``trace.parquet`` and the manifest. The same recipe, input and models give the same bytes
+    for any number of workers and interruptions.
+
+    Args:
+        out: result folder.
+        workers: processes; the recipe's ``np``, else all cores.
+        progress: called after each shard.
+
+    Raises:
+        ConfigError, RuleError: the recipe is wrong or breaks its track's rules.
+        DataError: unreadable or changing input, too many failed rows, unwritable output, or the folder is in use.
+        RunInterrupted: Ctrl-C; running it again continues.
+    """
+    started, cpu = time.perf_counter(), cpu_seconds()
+    planned = plan(recipe)
+    work = out / WORK
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        (work / "stages").mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            t("cannot write to the output folder"),
+            where=str(out),
+            got=error.strerror,
+            hint=t("choose another with --out"),
+        ) from error
+    try:
+        with _lock(work):
+            return _run(planned, out, workers or recipe.keys.np or os.cpu_count() or 1, progress, (started, cpu))
+    except KeyboardInterrupt as error:
+        raise RunInterrupted(
+            t("interrupted; finished parts are kept"), where=str(out), hint=t("run the same command again to continue")
+        ) from error
+
+
+@contextlib.contextmanager
+def _lock(work: Path) -> Iterator[None]:
+    """Keep a second run out of the folder; the lock ends with the process, however it ends."""
+    try:
+        handle = (work / "lock").open("w")
+    except OSError as error:
+        raise DataError(t("cannot write to the output folder"), where=str(work), got=error.strerror) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(
+                t("another run is using this folder"),
+                where=str(work.parent),
+                hint=t("wait for it, or choose another --out"),
+            ) from error
+        yield
+
+
+def _run(
+    planned: Plan, out: Path, workers: int, progress: Callable[[Progress], None] | None, started: tuple[float, float]
+) -> Artifact:
+    recipe, work = planned.recipe, out / WORK
+    root = Path(recipe.keys.image_root).expanduser() if recipe.keys.image_root else None
+    if root is not None and not root.is_absolute() and not root.exists():
+        root = recipe.base / root
+    source = freeze(
+        recipe.sources(), work=work, image_root=root, text_key=recipe.text_key, image_key=recipe.keys.image_key
+    )
+    write_atomic(work / "source.json", orjson.dumps(describe(source)))
+    settings = _settings(recipe, source)
+    base = digest_json(
+        [
+            "read",
+            1,
+            settings.text_key,
+            settings.image_key,
+            asdict(settings.tokens),
+            settings.on_truncated,
+            settings.on_missing_image,
+            settings.seed,
+        ]
+    )
+    run_key = digest_json([base, planned.digest, [s.digest for s in source.shards], _export(planned)])
+    done = _finished(out, run_key)
+    if done is not None:
+        return done
+    (out / MANIFEST).unlink(missing_ok=True)
+    shards = [_Shard(digest_json([base, shard.file, shard.span.first_line, shard.digest])) for shard in source.shards]
+    state = _State(shards, chain=base)
+    with Pool(workers) as pool:
+        for stage in planned.stages:
+            _run_stage(stage, planned, source, settings, state, pool, work, progress)
+            _check_failures(state, source, recipe, out)
+            if stage.reduces is not None:
+                _reduce(stage, settings, state, work)
+    artifact = _finish(planned, out, source, state, run_key, workers, started)
+    _clean(work, state)
+    return artifact
+
+
+def _settings(recipe: Recipe, source: Source) -> Settings:
+    keys = recipe.keys
+    spellings = tuple(dict.fromkeys([keys.image_special_token, *Tokens().images]))
+    tokens = Tokens(spellings, keys.audio_special_token, keys.video_special_token, keys.eoc_special_token)
+    return Settings(
+        source.files,
+        recipe.text_key,
+        keys.image_key,
+        tokens,
+        keys.seed,
+        keys.on_truncated,
+        keys.on_missing_image,
+        keys.device,
+    )
+
+
+def _export(planned: Plan) -> ExportSettings:
+    keys = planned.recipe.keys
+    name = Path(keys.export_path).name if keys.export_path else "processed_data.jsonl"
+    return ExportSettings(
+        name, planned.recipe.text_key, keys.image_key, keys.keep_stats_in_res_ds, len(planned.operators)
+    )
+
+
+def _finished(out: Path, run_key: str) -> Artifact | None:
+    """The result of an earlier run of exactly this work, when it is whole."""
+    if not Artifact.exists(out):
+        return None
+    try:
+        artifact = Artifact.load(out)
+    except DataError:
+        return None
+    return artifact if artifact.run.get("run_key") == run_key and not artifact.verify() else None
+
+
+def _run_stage(
+    stage: Stage,
+    planned: Plan,
+    source: Source,
+    settings: Settings,
+    state: _State,
+    pool: Pool,
+    work: Path,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    state.chain = digest_json([state.chain, [phase.key for phase in stage.phases]])
+    name = f"{stage.number:02d}-{state.chain[:16]}"
+    state.folders.add(name)
+    folder = work / "stages" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".*"):
+        leftover.unlink()
+    jobs, offset = [], 0
+    for number, shard in enumerate(state.shards):
+        job = ShardJob(number, digest_json([stage.key(shard.key), state.verdict_key]))
+        if stage.number == 0:
+            job = replace(job, source=source.shards[number])
+        else:
+            job = replace(job, upstream=str(shard.path), upstream_digest=shard.digest, verdict_offset=offset)
+        jobs.append(job)
+        offset += shard.rows
+    found = {job.number: _marker(folder, job) for job in jobs}
+    markers = {number: marker for number, marker in found.items() if marker is not None}
+    todo = [job for job in jobs if job.number not in markers]
+    state.cached += len(markers)
+    state.computed += len(todo)
+    at_once = _PICTURES_AT_ONCE if stage.pixels else _ROWS_AT_ONCE
+    verdict = str(state.verdict) if state.verdict else None
+    job_stage = StageJob(stage.number, stage.phases, at_once, str(folder), settings, verdict)
+    names = tuple(dict.fromkeys(unwrap(phase.operator).name for phase in stage.phases))
+    cached, failed = len(markers), _quarantined(state.markers)
+
+    def report() -> None:
+        if progress is not None:
+            bad = failed + _quarantined(list(markers.values()))
+            progress(Progress(stage.number + 1, len(planned.stages), names, len(markers), len(jobs), cached, bad))
+
+    report()
+    # One copy of a model per accelerator; on the CPU every worker has its own.
+    at_most = 1 if stage.models and settings.device != "cpu" and _has_gpu() else None
+    for done in pool.run(job_stage, todo, at_most=at_most):
+        markers[done.shard.number] = done.marker
+        report()
+    for job, shard in zip(jobs, state.shards, strict=True):
+        marker = markers[job.number]
+        shard.key, shard.rows, shard.digest = job.key, marker["rows"], marker["digest"]
+        shard.path = folder / f"{job.number:06d}.arrow"
+        state.markers.append(marker)
+        state.traces.append(folder / f"{job.number:06d}.trace")
+    state.verdict, state.verdict_key = None, ""
+
+
+def _has_gpu() -> bool:
+    return os.path.exists("/dev/nvidia0")
+
+
+def _quarantined(markers: Sequence[dict[str, Any]]) -> int:
+    return sum(len(marker["quarantine"]) for marker in markers)
+
+
+def _marker(folder: Path, job: ShardJob) -> dict[str, Any] | None:
+    """The marker of a shard that is done already, or None."""
+    path = folder / f"{job.number:06d}.json"
+    try:
+        marker = dict(orjson.loads(path.read_bytes()))
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    whole = all(path.with_suffix(suffix).is_file() for suffix in (".arrow", ".trace"))
+    return marker if whole and marker.get("key") == job.key else None
+
+
+def _reduce(stage: Stage, settings: Settings, state: _State, work: Path) -> None:
+    """Let the global operator at the end of a stage decide over all rows; the decision is kept as a file."""
+    phase = stage.reduces
+    assert phase is not None  # the caller looks
+    operator = phase.operator
+    assert isinstance(operator, GlobalOperator)
+    full = phase_key("reduce", unwrap(operator), _AnyDigest(), settings.seed)
+    key = digest_json([full, [shard.digest for shard in state.shards]])
+    name = f"verdict-{key[:16]}"
+    path, facts_path = work / "stages" / f"{name}.arrow", work / "stages" / f"{name}.json"
+    if not facts_path.is_file() or not path.is_file():
+        tables = [load_arrow(shard.path) for shard in state.shards]
+        tables = [table.select([n for n in table.column_names if n == ID or n.startswith(PARTIAL)]) for table in tables]
+        partials = pa.concat_tables(tables, promote_options="permissive")
+        partials = partials.rename_columns([name.removeprefix(PARTIAL) for name in partials.column_names])
+        verdict = (
+            operator.reduce(partials, settings.context()) if partials.num_rows else Verdict(np.zeros(0, np.int64), [])
+        )
+        columns = {
+            "copies": pa.array(verdict.copies, pa.int64()),
+            "reason": pa.array(list(verdict.reasons), pa.string()),
+        }
+        columns |= {STATS + name: _one_chunk(values) for name, values in verdict.columns.items()}
+        table = pa.table(columns)
+        if table.num_rows != partials.num_rows:
+            raise BetterSynthError(t("operator {name} did not decide on every row", name=operator.name))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        write_atomic(path, sink.getvalue().to_pybytes())
+        write_atomic(facts_path, orjson.dumps(dict(verdict.facts), option=orjson.OPT_SERIALIZE_NUMPY))
+    state.verdict, state.verdict_key = path, key
+    state.folders.update((path.name, facts_path.name))
+    facts = orjson.loads(facts_path.read_bytes())
+    if facts:
+        state.facts[f"{phase.step}:{operator.name}"] = facts
+
+
+class _AnyDigest(dict[str, str]):
+    """Model folders by their own name: the partials' digests already cover the models' contents."""
+
+    def __missing__(self, key: str) -> str:
+        return "model"
+
+
+def _one_chunk(values: Any) -> Any:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def _check_failures(state: _State, source: Source, recipe: Recipe, out: Path) -> None:
+    failed = _quarantined(state.markers)
+    if failed > recipe.keys.max_failed_ratio * source.lines:
+        export.export_quarantine(out, state.markers)
+        first = next(row for marker in state.markers for row in marker["quarantine"])
+        raise DataError(
+            t(
+                "{failed} of {rows} rows failed, more than max_failed_ratio {ratio}",
+                failed=failed,
+                rows=source.lines,
+                ratio=recipe.keys.max_failed_ratio,
+            ),
+            where=str(out / export.QUARANTINE_FILE),
+            got=t(
+                "first: line {line}, {operator}: {error}",
+                line=first["line"],
+                operator=first["operator"],
+                error=first["error"],
+            ),
+            hint=t("mend the rows, or raise max_failed_ratio if they may be lost"),
+        )
+
+
+def account(planned: Plan, markers: Sequence[dict[str, Any]]) -> list[Accounting]:
+    """Rows of every operator over all shards, in recipe order after reading; checked to lose none.
+
+    Raises:
+        BetterSynthError: a row is unaccounted for, which is a bug.
+    """
+    totals: dict[int, StepCount] = {}
+    for marker in markers:
+        for step, _, count in marker["counts"]:
+            total = totals.setdefault(step, StepCount())
+            for reason, number in count["dropped"].items():
+                total.dropped[reason] = total.dropped.get(reason, 0) + number
+            for name in ("rows_in", "rows_out", "quarantined", "changed", "rows_made", "cpu_s"):
+                setattr(total, name, getattr(total, name) + count[name])
+    seen: Counter[str] = Counter()
+    listed = []
+    for step in range(-1, len(planned.operators)):
+        name = planned.operators[step].name if step >= 0 else "read"
+        seen[name] += 1
+        label = name if seen[name] == 1 else f"{name} #{seen[name]}"
+        count = totals.get(step, StepCount())
+        values = {**asdict(count), "dropped": dict(sorted(count.dropped.items())), "cpu_s": round(count.cpu_s, 3)}
+        listed.append(Accounting(operator=label, **values))
+    for before, after in zip(listed, [*listed[1:], None], strict=True):
+        if not before.is_balanced() or (after is not None and before.rows_out != after.rows_in):
+            raise BetterSynthError(
+                t("rows are unaccounted for; please report this"), where=before.operator, got=str(before)
+            )
+    return listed
+
+
+def _finish(
+    planned: Plan, out: Path, source: Source, state: _State, run_key: str, workers: int, started: tuple[float, float]
+) -> Artifact:
+    settings = _export(planned)
+    last = [shard.path for shard in state.shards]
+    files, rows = export.export_rows(out, last, settings)
+    quarantine_name, quarantined = export.export_quarantine(out, state.markers)
+    files += [quarantine_name, export.export_trace(out, state.traces, last, settings)]
+    accounting = account(planned, state.markers)
+    flags: Counter[str] = Counter()
+    for marker in state.markers:
+        flags.update(marker["flags"])
+    keys = planned.recipe.keys
+    counts = [{name: value for name, value in asdict(entry).items() if name != "cpu_s"} for entry in accounting]
+    facts = {
+        "name": keys.project_name,
+        "recipe": planned.digest,
+        "track": keys.track,
+        "seed": keys.seed,
+        "data": settings.name,
+        "rows_in": accounting[0].rows_in,
+        "rows_out": rows,
+        "quarantined": quarantined,
+        "accounting": counts,
+        "found": state.facts,
+        "flags": dict(sorted(flags.items())),
+    }
+    run = {
+        "run_key": run_key,
+        "workers": workers,
+        "wall_s": round(time.perf_counter() - started[0], 3),
+        "cpu_s": round(cpu_seconds() - started[1] + 0.0, 3),
+        "cpu_s_by_operator": {entry.operator: entry.cpu_s for entry in accounting},
+        "shards_computed": state.computed,
+        "shards_cached": state.cached,
+        "sources": [file.path for file in source.files],
+        "image_roots": [file.image_root for file in source.files],
+    }
+    return write_manifest(out, kind="dataset", facts=facts, files=files, parents={"source": source.digest}, run=run)
+
+
+def accounting_of(artifact: Artifact) -> tuple[Accounting, ...]:
+    """The accounting records of a processed data set, with CPU seconds from the run that made it."""
+    cpu = artifact.run.get("cpu_s_by_operator", {})
+    entries = artifact.facts.get("accounting", ())
+    return tuple(Accounting(**entry, cpu_s=cpu.get(entry["operator"], 0.0)) for entry in entries)
+
+
+def _clean(work: Path, state: _State) -> None:
+    """Remove intermediate results that this run did not use."""
+    for path in (work / "stages").iterdir():
+        if path.name not in state.folders:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

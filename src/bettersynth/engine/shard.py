@@ -1,0 +1,524 @@
+"""The work on one shard: read or load it, run a stage's phases over it, commit the result. Runs in any process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from bettersynth.core.artifact import sync_folder, write_atomic
+from bettersynth.core.errors import BetterSynthError, DataError
+from bettersynth.core.lang import language, set_language, t
+from bettersynth.core.sample import RowKey
+from bettersynth.engine import trace
+from bettersynth.engine.plan import Phase
+from bettersynth.engine.source import SourceFile, SourceShard
+from bettersynth.engine.trace import TraceRow
+from bettersynth.formats import jsonl
+from bettersynth.formats.data_juicer import Tokens, field_problem, nested
+from bettersynth.ops._context import OpContext
+from bettersynth.ops.base import (
+    ID,
+    IMAGES,
+    KEY,
+    RECORD,
+    STATS,
+    TEXT,
+    Batch,
+    Filter,
+    Generator,
+    GlobalOperator,
+    Mapper,
+    row_keys,
+    with_column,
+)
+
+PARTIAL = "partial."
+_READ_STEP = -1
+_DECIDING = ("keep", "verdict")
+_CHILDREN_PER_STEP = 1000
+_STEPS_WITH_CHILDREN = 100
+BASE_SCHEMA = pa.schema(
+    [
+        (KEY[0], pa.int32()),
+        (KEY[1], pa.int64()),
+        (KEY[2], pa.int64()),
+        (ID, pa.string()),
+        (TEXT, pa.string()),
+        (IMAGES, pa.list_(pa.string())),
+        (RECORD, pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every shard of a run shares."""
+
+    files: tuple[SourceFile, ...]
+    text_key: str
+    image_key: str
+    tokens: Tokens
+    seed: int
+    on_truncated: str
+    on_missing_image: str
+    device: str
+
+    def context(self) -> OpContext:
+        """A fresh operator context."""
+        roots = [Path(file.image_root) for file in self.files]
+        return OpContext(self.seed, roots, self.tokens, self.on_truncated, self.device)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """A stage as sent to workers. ``verdict`` is the file with the decision of the global operator before it."""
+
+    number: int
+    phases: tuple[Phase, ...]
+    rows_at_once: int
+    folder: str
+    settings: Settings
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard of a stage: lines of a source file, or the result of the stage before."""
+
+    number: int
+    key: str
+    source: SourceShard | None = None
+    upstream: str | None = None
+    upstream_digest: str = ""
+    verdict_offset: int = 0
+    poisoned: frozenset[str] = frozenset()
+    probe: tuple[int, int] | None = None
+    """Work on these rows only and commit nothing; finds the row that kills a worker."""
+
+
+@dataclass
+class Quarantined:
+    """A row set aside, with what failed."""
+
+    key: str
+    file: int
+    line: int
+    id: str
+    operator: str
+    error: str
+    record: str
+
+
+@dataclass
+class StepCount:
+    """Rows of one operator in one shard; the counts of a step's phases are added up."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    quarantined: int = 0
+    changed: int = 0
+    rows_made: int = 0
+    cpu_s: float = 0.0
+
+
+class ShardRun:
+    """Runs the phases of a stage over the rows of one shard and keeps count."""
+
+    def __init__(self, stage: StageJob, shard: ShardJob, ctx: OpContext) -> None:
+        self.stage, self.shard, self.ctx = stage, shard, ctx
+        self.counts: dict[tuple[int, str], StepCount] = {}
+        self.quarantine: list[Quarantined] = []
+        self.events: list[TraceRow] = []
+        self.verdict_row = 0
+        self.keys: list[str] = []
+        self.poisoned_mask: Any = None
+
+    def run(self) -> pa.Table:
+        """All rows that come out of the last phase."""
+        done: list[Batch] = []
+        rows = self._read() if self.shard.source is not None else self._load()
+        verdict = self._verdict()
+        if self.shard.probe is not None:
+            self.keys = [str(key) for key in row_keys(rows)]
+            start, stop = self.shard.probe
+            rows, self.verdict_row = rows.slice(start, stop - start), start
+        size = self.stage.rows_at_once
+        # At least one (perhaps empty) group runs, so that even an empty shard gets every column of the stage.
+        for start in range(0, max(1, rows.num_rows), size):
+            batch = rows.slice(start, size)
+            for phase in self.stage.phases:
+                batch = self._phase(phase, batch, verdict)
+            done.append(batch)
+            self.ctx.forget_images()
+        return concat(done)
+
+    def _read(self) -> Batch:
+        source = self.shard.source
+        assert source is not None  # run() looks at it first
+        settings = self.stage.settings
+        count = self._count(_READ_STEP, "read")
+        path = Path(settings.files[source.file].path)
+        records = []
+        for line, record in jsonl.parse_lines(jsonl.read_range(path, source.span), first_line=source.span.first_line):
+            count.rows_in += 1
+            key = RowKey(source.file, line)
+            if isinstance(record, jsonl.BadLine):
+                self._set_aside(key, record.id, "read", record.reason, record.raw, count)
+                continue
+            problem = self._problem(record, source.file, key)
+            if problem is not None:
+                raw = orjson.dumps(record).decode()[:10_000]
+                self._set_aside(key, str(record.get("id", "")), "read", problem, raw, count)
+                continue
+            records.append((key, record))
+        count.rows_out = len(records)
+        return self._batch(records)
+
+    def _problem(self, record: dict[str, Any], file: int, key: RowKey) -> str | None:
+        settings = self.stage.settings
+        problem = field_problem(record, text_key=settings.text_key, image_key=settings.image_key)
+        if problem is None and str(key) in self.shard.poisoned:
+            return t("the worker process died on this row")
+        if problem is None and settings.on_missing_image == "quarantine":
+            try:
+                for image in record.get(settings.image_key) or ():
+                    self.ctx.check_file(self.ctx.image_path(file, image))
+            except DataError as error:
+                return self._message(error)
+        return problem
+
+    def _batch(self, records: list[tuple[RowKey, dict[str, Any]]]) -> Batch:
+        settings = self.stage.settings
+        columns = [
+            [key.file for key, _ in records],
+            [key.row for key, _ in records],
+            [key.child for key, _ in records],
+            [str(record["id"]) if record.get("id") is not None else str(key) for key, record in records],
+            [nested(record, settings.text_key) for _, record in records],
+            [record.get(settings.image_key) or [] for _, record in records],
+            [orjson.dumps(record).decode() for _, record in records],
+        ]
+        arrays = [pa.array(values, kind.type) for values, kind in zip(columns, BASE_SCHEMA, strict=True)]
+        return pa.record_batch(arrays, schema=BASE_SCHEMA)
+
+    def _load(self) -> Batch:
+        path = Path(self.shard.upstream or "")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(t("an intermediate result is gone"), where=str(path), hint=t("run it again")) from error
+        if xxhash.xxh3_128_hexdigest(data) != self.shard.upstream_digest:
+            path.with_suffix(".json").unlink(missing_ok=True)
+            raise DataError(t("an intermediate result is damaged"), where=str(path), hint=t("run it again"))
+        with pa.ipc.open_file(data) as reader:
+            table = reader.read_all()
+        table = table.drop_columns([name for name in table.column_names if name.startswith(PARTIAL)])
+        if not self.shard.poisoned:
+            return concat(table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)])
+        return self._without_poisoned(concat(table.to_batches()))
+
+    def _without_poisoned(self, batch: Batch) -> Batch:
+        bad = np.array([str(key) in self.shard.poisoned for key in row_keys(batch)])
+        phase = self.stage.phases[0]
+        count = self._count(phase.step, phase.operator.name)
+        if phase.kind in _DECIDING:
+            count.rows_out -= int(bad.sum())
+        else:
+            count.rows_in += int(bad.sum())
+        for row in np.flatnonzero(bad).tolist():
+            self._quarantine_row(
+                batch.slice(row, 1), phase.operator.name, t("the worker process died on this row"), count
+            )
+        self.poisoned_mask = bad
+        return batch.filter(pa.array(~bad))
+
+    def _verdict(self) -> pa.Table | None:
+        if self.stage.verdict is None:
+            return None
+        with pa.ipc.open_file(self.stage.verdict) as reader:
+            table = reader.read_all().slice(self.shard.verdict_offset)
+        mask = self.poisoned_mask
+        return table if mask is None else table.slice(0, len(mask)).filter(pa.array(~mask))
+
+    def _phase(self, phase: Phase, batch: Batch, verdict: pa.Table | None) -> Batch:
+        started = time.process_time()
+        count = self._count(phase.step, phase.operator.name)
+        if phase.kind in _DECIDING:
+            count.rows_out -= batch.num_rows  # they went into the operator, and were counted, in the stage before
+        else:
+            count.rows_in += batch.num_rows
+        if phase.kind == "verdict":
+            assert verdict is not None  # the executor gives one to every stage that begins with a verdict
+            part = verdict.slice(self.verdict_row, batch.num_rows)
+            self.verdict_row += batch.num_rows
+            out = self._apply_verdict(phase, batch, part, count)
+        elif phase.kind == "keep":
+            out = self._keep(phase, batch, count)
+        else:
+            work = {
+                "apply": self._map,
+                "make": self._make,
+                "score": self._score,
+                "score_keep": self._score,
+                "partial": self._partial,
+            }[phase.kind]
+            out = self._guarded(lambda part: work(phase, part, count), batch, phase, count)
+            if phase.kind == "score_keep":
+                out = self._keep(phase, out, count)
+        count.rows_out += out.num_rows
+        count.cpu_s += time.process_time() - started
+        return out
+
+    def _guarded(self, work: Callable[[Batch], Batch], batch: Batch, phase: Phase, count: StepCount) -> Batch:
+        """Run ``work``; when it raises, halve the batch until the failing row stands alone and set that row aside."""
+        try:
+            return work(batch)
+        except MemoryError:
+            raise
+        except Exception as error:
+            if isinstance(error, BetterSynthError) and not isinstance(error, DataError):
+                raise
+            if batch.num_rows > 1:
+                middle = batch.num_rows // 2
+                halves = (batch.slice(0, middle), batch.slice(middle))
+                return concat([self._guarded(work, half, phase, count) for half in halves])
+            if batch.num_rows == 0:
+                raise
+            self._quarantine_row(batch, phase.operator.name, self._message(error), count)
+            return work(batch.slice(0, 0))
+
+    def _map(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
+        operator = phase.operator
+        assert isinstance(operator, Mapper)
+        out = operator.apply(batch, self.ctx)
+        _check_contract(operator.name, batch, out)
+        changed = pc.invert(pc.equal(batch.column(TEXT), out.column(TEXT)))
+        if IMAGES in operator.writes:
+            images = zip(batch.column(IMAGES).to_pylist(), out.column(IMAGES).to_pylist(), strict=True)
+            changed = pc.or_(changed, pa.array([a != b for a, b in images], pa.bool_()))
+        rows = np.flatnonzero(changed.to_numpy(zero_copy_only=False))
+        count.changed += len(rows)
+        after = out.column(TEXT)
+        stats = _stat_names(operator)
+        for row, base in zip(rows.tolist(), self._events(out, rows, phase, "changed", stats), strict=True):
+            base["before"], base["after"] = batch.column(TEXT)[row].as_py(), after[row].as_py()
+            self.events.append(TraceRow(**base))
+        return out
+
+    def _score(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
+        operator = phase.operator
+        assert isinstance(operator, Filter)
+        for name, values in operator.score(batch, self.ctx).items():
+            batch = with_column(batch, STATS + name, _plain_array(values))
+        return batch
+
+    def _keep(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
+        operator = phase.operator
+        assert isinstance(operator, Filter)
+        names = _stat_names(operator)
+        stats = {name: batch.column(STATS + name) for name in names}
+        mask = operator.keep(stats)
+        dropped = np.flatnonzero(~mask)
+        if len(dropped):
+            self._drop(phase, batch, dropped, operator.reasons(stats, dropped), names, count)
+        return batch.filter(pa.array(mask))
+
+    def _partial(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
+        operator = phase.operator
+        assert isinstance(operator, GlobalOperator)
+        for name, values in operator.partial(batch, self.ctx).items():
+            batch = with_column(batch, PARTIAL + name, _plain_array(values))
+        return batch
+
+    def _apply_verdict(self, phase: Phase, batch: Batch, verdict: pa.Table, count: StepCount) -> Batch:
+        for name in verdict.column_names:
+            if name.startswith(STATS):
+                batch = with_column(batch, name, verdict.column(name).combine_chunks())
+        copies = verdict.column("copies").to_numpy()
+        dropped = np.flatnonzero(copies == 0)
+        if len(dropped):
+            reasons = verdict.column("reason").take(pa.array(dropped)).to_pylist()
+            names = [name.removeprefix(STATS) for name in verdict.column_names if name.startswith(STATS)]
+            self._drop(phase, batch, dropped, reasons, names, count)
+        if not len(copies) or copies.max() <= 1:
+            return batch.filter(pa.array(copies > 0))
+        source = np.repeat(np.arange(len(copies)), copies)
+        first = np.r_[True, source[1:] != source[:-1]] if len(source) else np.zeros(0, bool)
+        return self._with_children(phase, batch.take(pa.array(source)), source, ~first, count)
+
+    def _make(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
+        operator = phase.operator
+        assert isinstance(operator, Generator)
+        made = operator.make(batch, self.ctx)
+        ids = batch.column(ID).take(pa.array(made.source))
+        if not made.batch.column(ID).equals(ids):
+            raise BetterSynthError(t("operator {name} changed ids", name=operator.name))
+        gone = np.setdiff1d(np.arange(batch.num_rows), made.source[~made.is_child])
+        if len(gone):
+            self._drop(phase, batch, gone, [t("replaced by its children")] * len(gone), [], count)
+        return self._with_children(phase, made.batch, made.source, made.is_child, count)
+
+    def _with_children(self, phase: Phase, batch: Batch, source: Any, is_child: Any, count: StepCount) -> Batch:
+        """Number child rows: parent's number, then the step, then a running number, so that no two keys are equal."""
+        base = batch.column(KEY[2]).to_numpy().copy()
+        running = 0
+        for row in range(len(base)):
+            running = 0 if row == 0 or source[row] != source[row - 1] else running
+            if is_child[row]:
+                running += 1
+                if running >= _CHILDREN_PER_STEP or phase.step >= _STEPS_WITH_CHILDREN - 1 or base[row] > 10**12:
+                    raise BetterSynthError(t("operator {name} makes too many rows from one", name=phase.operator.name))
+                parent = int(base[row]) * _STEPS_WITH_CHILDREN * _CHILDREN_PER_STEP
+                base[row] = parent + (phase.step + 1) * _CHILDREN_PER_STEP + running
+        out = with_column(batch, KEY[2], pa.array(base, pa.int64()))
+        rows = np.flatnonzero(is_child)
+        count.rows_made += len(rows)
+        for row, event in zip(rows.tolist(), self._events(out, rows, phase, "made", []), strict=True):
+            self.events.append(TraceRow(**event, after=out.column(TEXT)[row].as_py()))
+        return out
+
+    def _drop(
+        self, phase: Phase, batch: Batch, rows: Any, reasons: list[str], stats: list[str], count: StepCount
+    ) -> None:
+        for reason in reasons:
+            count.dropped[reason] = count.dropped.get(reason, 0) + 1
+        texts = batch.column(TEXT)
+        events = self._events(batch, rows, phase, "dropped", stats)
+        for row, reason, event in zip(rows.tolist(), reasons, events, strict=True):
+            self.events.append(TraceRow(**event, reason=reason, before=texts[row].as_py()))
+
+    def _events(self, batch: Batch, rows: Any, phase: Phase, action: str, stats: list[str]) -> Iterator[dict[str, Any]]:
+        part = batch.take(pa.array(rows, pa.int64()))
+        keys, ids, images = row_keys(part), part.column(ID).to_pylist(), part.column(IMAGES).to_pylist()
+        names = [name for name in stats if STATS + name in part.schema.names]
+        columns = {name: part.column(STATS + name).to_pylist() for name in names}
+        for row, key in enumerate(keys):
+            yield {
+                "key": str(key),
+                "id": ids[row],
+                "step": phase.step,
+                "operator": phase.operator.name,
+                "action": action,
+                "scores": trace.scores_json({name: columns[name][row] for name in names}),
+                "image": (images[row] or [""])[0],
+            }
+
+    def _quarantine_row(self, row: Batch, operator: str, error: str, count: StepCount) -> None:
+        key = row_keys(row)[0]
+        self._set_aside(key, row.column(ID)[0].as_py(), operator, error, row.column(RECORD)[0].as_py(), count)
+
+    def _set_aside(self, key: RowKey, row_id: str, operator: str, error: str, record: str, count: StepCount) -> None:
+        count.quarantined += 1
+        self.quarantine.append(Quarantined(str(key), key.file, key.row, row_id, operator, error, record))
+        step = next((phase.step for phase in self.stage.phases if phase.operator.name == operator), _READ_STEP)
+        self.events.append(
+            TraceRow(str(key), row_id, _READ_STEP if operator == "read" else step, operator, "quarantined", error)
+        )
+
+    def _message(self, error: Exception) -> str:
+        """An error as one line, with paths as the records write them, so that it reads the same on every machine."""
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, DataError):
+            parts = [error.message, *(part for part in (error.where, error.got) if part)]
+            text = ": ".join(parts)
+        for file in self.stage.settings.files:
+            text = text.replace(file.image_root + os.sep, "")
+        return text[:500]
+
+    def _count(self, step: int, name: str) -> StepCount:
+        return self.counts.setdefault((step, name), StepCount())
+
+
+def concat(batches: list[Batch]) -> Batch:
+    """One batch of several. A column that only some have is filled with nulls (a failed row may miss new stats)."""
+    whole = pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="permissive")
+    combined = whole.combine_chunks().to_batches()
+    return combined[0] if combined else pa.RecordBatch.from_pylist([], schema=whole.schema)
+
+
+def _plain_array(values: Any) -> Any:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def _stat_names(operator: Any) -> list[str]:
+    return [column.removeprefix(STATS) for column in operator.writes if column.startswith(STATS)]
+
+
+def _check_contract(name: str, before: Batch, after: Batch) -> None:
+    """A mapper may not add, lose or reorder rows or touch their identity."""
+    if after.num_rows != before.num_rows or any(not after.column(c).equals(before.column(c)) for c in (*KEY, ID)):
+        raise BetterSynthError(
+            t("operator {name} changed ids", name=name), expected=t("the same rows in the same order")
+        )
+
+
+def run_shard(stage: StageJob, shard: ShardJob, ctx: OpContext) -> dict[str, Any]:
+    """Run a stage on a shard and commit the result: data, trace, then the marker that says so.
+
+    Returns:
+        The marker: rows, digests, counts per operator, quarantined rows.
+    """
+    flags_before = Counter(ctx.flags)
+    run = ShardRun(stage, shard, ctx)
+    spoken = language()
+    set_language("en")  # reasons are data: the same bytes whatever language the user reads
+    try:
+        rows = run.run()
+    finally:
+        set_language(spoken)
+    if shard.probe is not None:
+        return {"keys": run.keys}
+    folder = Path(stage.folder)
+    name = f"{shard.number:06d}"
+    data_digest = _write_arrow(folder / f"{name}.arrow", rows)
+    _write_arrow(folder / f"{name}.trace", concat_or_empty(trace.to_table(run.events)))
+    marker = {
+        "key": shard.key,
+        "rows": rows.num_rows,
+        "digest": data_digest,
+        "counts": [[step, op, asdict(count)] for (step, op), count in run.counts.items()],
+        "quarantine": [asdict(row) for row in run.quarantine],
+        "flags": dict(ctx.flags - flags_before),
+    }
+    write_atomic(folder / f"{name}.json", orjson.dumps(marker))
+    return marker
+
+
+def concat_or_empty(table: pa.Table) -> Batch:
+    """A table as one batch, also when it has no rows."""
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _write_arrow(path: Path, batch: Batch) -> str:
+    """Write Arrow IPC with zstd: temp, fsync, rename; returns the digest of the bytes."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(batch)
+    data = sink.getvalue()
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    with temp.open("wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temp.replace(path)
+    sync_folder(path.parent)
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def load_arrow(path: Path) -> pa.Table:
+    """Read a committed intermediate file."""
+    with pa.ipc.open_file(path.read_bytes()) as reader:
+        return reader.read_all()

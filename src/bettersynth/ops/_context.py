@@ -1,0 +1,142 @@
+"""What operators share while they run: seeds, opened pictures, loaded models. One context per worker process."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bettersynth.core.errors import DataError
+from bettersynth.core.lang import t
+from bettersynth.core.sample import RowKey
+from bettersynth.core.seed import derive_seed
+from bettersynth.formats.data_juicer import DEFAULT_TOKENS, Tokens
+from bettersynth.media.header import ImageHeader, looks_truncated, read_header
+from bettersynth.ops.base import IMAGES, KEY, Batch, row_keys
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bettersynth.infer.protocols import Captioner, ImageTextScorer
+
+
+@dataclass(slots=True)
+class OpContext:
+    """Shared state of one worker.
+
+    Args:
+        seed: the run's seed.
+        image_roots: folder per source file number, from which relative picture paths start.
+        tokens: special tokens in force.
+        on_truncated: ``load`` a picture that is cut short as far as it goes (counted in ``flags``), or refuse it.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    seed: int = 0
+    image_roots: Sequence[Path] = ()
+    tokens: Tokens = DEFAULT_TOKENS
+    on_truncated: Literal["load", "quarantine"] = "load"
+    device: str = "auto"
+    flags: Counter[str] = field(default_factory=Counter)
+    _images: dict[Path, Image] = field(default_factory=dict)
+    _headers: dict[Path, ImageHeader] = field(default_factory=dict)
+    _models: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def seed_of(self, operator: str, key: RowKey) -> int:
+        """A seed for one row and operator; the same in every run with the same run seed."""
+        return derive_seed(self.seed, operator, str(key))
+
+    def generator(self, operator: str, key: RowKey | None = None) -> random.Random:
+        """A generator for one row and operator, or for the operator as a whole."""
+        return random.Random(derive_seed(self.seed, operator, str(key) if key else ""))
+
+    def image_path(self, file: int, path: str) -> Path:
+        """Where a picture lies."""
+        found = Path(path)
+        if found.is_absolute() or file >= len(self.image_roots):
+            return found
+        return self.image_roots[file] / found
+
+    def image_paths(self, batch: Batch) -> list[list[Path]]:
+        """For each row the places of its pictures."""
+        files = batch.column(KEY[0]).to_pylist()
+        rows = batch.column(IMAGES).to_pylist()
+        return [[self.image_path(file, path) for path in row or ()] for file, row in zip(files, rows, strict=True)]
+
+    def header(self, path: Path) -> ImageHeader:
+        """Size of a picture from its header, EXIF orientation applied.
+
+        Raises:
+            DataError: missing or no picture.
+        """
+        if path not in self._headers:
+            self._headers[path] = read_header(path)
+        return self._headers[path]
+
+    def image(self, path: Path) -> Image:
+        """A picture as RGB, EXIF orientation applied; decoded once per group of rows that are worked on together.
+
+        Raises:
+            DataError: missing, not a picture, or cut short while ``on_truncated`` is ``quarantine``.
+        """
+        if path not in self._images:
+            self._images[path] = self._open(path)
+        return self._images[path]
+
+    def _open(self, path: Path) -> Image:
+        from PIL import ImageFile, ImageOps
+
+        from bettersynth.media.open import open_image
+
+        try:
+            image = open_image(path)
+        except DataError:
+            if self.on_truncated != "load" or not path.is_file():
+                raise
+            # PIL has no per-call switch; it is set back at once, and a worker has one thread that decodes.
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+            try:
+                image = open_image(path)
+            finally:
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
+            self.flags["truncated picture loaded"] += 1
+        return ImageOps.exif_transpose(image)
+
+    def check_file(self, path: Path) -> None:
+        """Refuse a missing picture, and one without its end marker when truncated pictures are refused.
+
+        Raises:
+            DataError: with the path.
+        """
+        if not path.is_file():
+            raise DataError(t("image not found"), where=str(path))
+        if self.on_truncated == "quarantine" and looks_truncated(path):
+            raise DataError(t("truncated or damaged image"), where=str(path))
+
+    def forget_images(self) -> None:
+        """Drop decoded pictures; called by the engine between groups of rows."""
+        self._images.clear()
+        self._headers.clear()
+
+    def scorer(self, model: str) -> ImageTextScorer:
+        """The image-text scorer in a folder (or ``fake``), loaded once per process."""
+        return self._model("scorer", model)
+
+    def captioner(self, model: str) -> Captioner:
+        """The captioner in a folder (or ``fake``), loaded once per process."""
+        return self._model("captioner", model)
+
+    def _model(self, kind: str, model: str) -> Any:
+        if (kind, model) not in self._models:
+            from bettersynth.infer import loader
+
+            load = loader.load_scorer if kind == "scorer" else loader.load_captioner
+            self._models[kind, model] = load(model, device=self.device)
+        return self._models[kind, model]
+
+    def keys(self, batch: Batch) -> list[RowKey]:
+        """The hidden keys of a batch."""
+        return row_keys(batch)

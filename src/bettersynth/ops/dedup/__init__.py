@@ -1,0 +1,1 @@
+"""Deduplicators: keep the first of equal or nearly equal rows."""

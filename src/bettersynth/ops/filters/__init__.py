@@ -1,0 +1,1 @@
+"""Filters: score each row, then keep or drop it."""

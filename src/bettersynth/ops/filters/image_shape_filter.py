@@ -1,0 +1,60 @@
+"""Keep rows whose pictures have sides within ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bettersynth.ops._context import OpContext
+from bettersynth.ops._images import AnyOrAll, passes
+from bettersynth.ops.base import IMAGES, Batch, Filter, Mask, Stats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageShapeFilter(Filter):
+    """Width and height in pixels, from the file's header with EXIF orientation applied; nothing is decoded.
+
+    Rows without pictures stay, as in Data-Juicer.
+
+    Args:
+        min_width, max_width, min_height, max_height: bounds in pixels, inclusive.
+        any_or_all: keep when any picture passes, or only when all do.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = (IMAGES,)
+    writes: ClassVar[tuple[str, ...]] = ("stats.image_width", "stats.image_height")
+    keep_params: ClassVar[tuple[str, ...]] = ("min_width", "max_width", "min_height", "max_height", "any_or_all")
+
+    min_width: int = 1
+    max_width: int | None = None
+    min_height: int = 1
+    max_height: int | None = None
+    any_or_all: AnyOrAll = "any"
+
+    def score(self, batch: Batch, ctx: OpContext) -> Stats:
+        """``image_width`` and ``image_height``: lists of pixels, one entry a picture."""
+        headers = [[ctx.header(path) for path in paths] for paths in ctx.image_paths(batch)]
+        kind = pa.list_(pa.int64())
+        return {
+            "image_width": pa.array([[header.width for header in row] for row in headers], kind),
+            "image_height": pa.array([[header.height for header in row] for row in headers], kind),
+        }
+
+    def keep(self, stats: Stats) -> Mask:
+        """Both sides of a picture must fit."""
+
+        def fits(width: float, height: float) -> bool:
+            return self.min_width <= width <= (self.max_width or np.inf) and self.min_height <= height <= (
+                self.max_height or np.inf
+            )
+
+        rows = zip(stats["image_width"].to_pylist(), stats["image_height"].to_pylist(), strict=True)
+        return passes([[fits(w, h) for w, h in zip(*row, strict=True)] for row in rows], self.any_or_all)
+
+    def reasons(self, stats: Stats, dropped: npt.NDArray[np.int64]) -> list[str]:
+        """One reason for all."""
+        return ["image sides out of range"] * len(dropped)

@@ -1,0 +1,47 @@
+"""Drop texts that repeat runs of words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bettersynth.ops._words import refined_words
+from bettersynth.ops.base import RangeFilter, TextFilter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WordRepetitionFilter(TextFilter):
+    """Share of word n-grams that occur more than once, words lower-cased and stripped of special characters.
+
+    Args:
+        rep_len: n, in words.
+        min_ratio: smallest share, 0 to 1.
+        max_ratio: largest share.
+        lang: accepted for Data-Juicer's recipes; without a tokenizer it changes nothing.
+    """
+
+    writes: ClassVar[tuple[str, ...]] = ("stats.word_rep_ratio",)
+    stat: ClassVar[str] = "word_rep_ratio"
+    bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
+    keep_params: ClassVar[tuple[str, ...]] = (*RangeFilter.keep_params, "min_ratio", "max_ratio")
+
+    lang: str = "en"
+    rep_len: int = 10
+    min_ratio: float = 0.0
+    max_ratio: float | None = 0.5
+
+    def check(self) -> None:
+        """n must be positive."""
+        if self.rep_len < 1:
+            raise ValueError("rep_len must be at least 1")
+
+    def value(self, text: str) -> float:
+        """Share of repeated n-grams; 0 for a text of fewer than n words."""
+        found = refined_words(text, lower=True)
+        n = self.rep_len
+        total = len(found) - n + 1
+        if total < 1:
+            return 0.0
+        counts = Counter(" ".join(found[i : i + n]) for i in range(total))
+        return sum(count for count in counts.values() if count > 1) / total

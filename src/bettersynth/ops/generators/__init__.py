@@ -1,0 +1,1 @@
+"""Generators: make new rows from existing ones."""

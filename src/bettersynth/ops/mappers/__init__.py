@@ -1,0 +1,1 @@
+"""Mappers: rewrite rows."""
