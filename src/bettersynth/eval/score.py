@@ -174,6 +174,7 @@ def parse_result(raw: Mapping[str, Any]) -> EvalResult:
     fields = dict(raw)
     fields["score"] = Interval(**fields["score"])
     fields["by_category"] = {name: (float(mean), int(count)) for name, (mean, count) in raw["by_category"].items()}
+    fields["per_seed"] = tuple(raw.get("per_seed", ()))
     return EvalResult(**fields)
 
 
