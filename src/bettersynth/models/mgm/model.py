@@ -72,11 +72,9 @@ def build_miner_head(config: MgmConfig, name: str) -> nn.Sequential:
 
 
 def normalise_pixels(pixels_IHW3: torch.Tensor) -> torch.Tensor:
-    """uint8 (I, H, W, 3) or (I, 3, H, W) -> float32 (I, 3, H, W), scaled and normalised as CLIP wants."""
-    x = pixels_IHW3.permute(0, 3, 1, 2) if pixels_IHW3.shape[-1] == 3 else pixels_IHW3
-    mean = torch.tensor(CLIP_MEAN, device=x.device).view(1, 3, 1, 1)
-    std = torch.tensor(CLIP_STD, device=x.device).view(1, 3, 1, 1)
-    return (x.float() / 255 - mean) / std
+    """uint8 (I, H, W, 3) -> float32 (I, 3, H, W) in channels-last memory, scaled and normalised as CLIP wants."""
+    mean, std = (torch.tensor(values, device=pixels_IHW3.device) for values in (CLIP_MEAN, CLIP_STD))
+    return ((pixels_IHW3.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def low_resolution_views(
