@@ -41,7 +41,10 @@ def cases(golden):
 @pytest.fixture(scope="module")
 def processor(golden, model):
     return load_family("mgm").processor(
-        model, image_aspect_ratio="pad", max_length=MODEL_MAX_LENGTH + model.config.tokens_per_image, image_root=Path()
+        golden.path("checkpoint"),
+        image_aspect_ratio="pad",
+        max_length=MODEL_MAX_LENGTH + model.config.tokens_per_image,
+        image_root=Path(),
     )
 
 

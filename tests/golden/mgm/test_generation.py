@@ -14,7 +14,9 @@ _HEAD, _TAIL = "<start_of_turn>user\n<image>\n", "<end_of_turn>\n<start_of_turn>
 
 @pytest.fixture(scope="module")
 def processor(golden, model):
-    return load_family("mgm").processor(model, image_aspect_ratio="pad", max_length=2048, image_root=golden.folder)
+    return load_family("mgm").processor(
+        golden.path("checkpoint"), image_aspect_ratio="pad", max_length=2048, image_root=golden.folder
+    )
 
 
 def _examples(cases):

@@ -46,11 +46,18 @@ class MgmFamily:
     def processor(
         self, model_or_folder: nn.Module | Path, *, image_aspect_ratio: str, max_length: int, image_root: Path
     ) -> MgmProcessor:
-        """The processor of a model or of a checkpoint folder written by this package."""
+        """The processor of a model or of a checkpoint folder.
+
+        A model remembers how its pictures were last prepared and how long its sequences may be: the ``config.json``
+        saved with it must tell the evaluation, whatever the checkpoint it started from said.
+        """
         if isinstance(model_or_folder, Path):
             config, tokenizer = _config_of(model_or_folder), model_or_folder
         else:
             model = _mgm(model_or_folder)
+            model.config = model.config.with_fields(
+                image_aspect_ratio=image_aspect_ratio, tokenizer_model_max_length=max_length
+            )
             config, tokenizer = model.config, Path(model.tokenizer_folder or ".")
         return build_processor(
             config, tokenizer, image_aspect_ratio=image_aspect_ratio, max_length=max_length, image_root=image_root

@@ -118,6 +118,18 @@ def test_folder_and_model_give_the_same_processor(tiny_model, tmp_path, conversa
     )
 
 
+def test_a_saved_config_says_how_pictures_were_prepared(tiny_model, tmp_path):
+    import json
+
+    import torch
+
+    family = load_family("mgm")
+    family.processor(tiny_model, image_aspect_ratio="square", max_length=77, image_root=tmp_path)
+    family.save_checkpoint(tiny_model, tmp_path, dtype=torch.float32)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["image_aspect_ratio"], config["tokenizer_model_max_length"]) == ("square", 77)
+
+
 def test_tokenizer_errors(tmp_path):
     with pytest.raises(DataError, match="tokenizer not found"):
         TextTokenizer(tmp_path)
