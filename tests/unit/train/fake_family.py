@@ -1,18 +1,20 @@
-"""A model family of a few hundred parameters, with dropout, for tests of the trainer; also a script (see main)."""
+"""A model family of a few hundred parameters, with dropout, for tests of the trainer; also a script (see serve)."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from bettersynth.core.errors import DataError
 from bettersynth.core.sample import Conversation
 from bettersynth.media.open import open_image
 from bettersynth.models.family import BaseFolders, Batch, Example, LossOutput, Pixels, Rejected
@@ -117,14 +119,11 @@ class FakeFamily:
         (folder / "config.json").write_text("{}")
 
 
-def main() -> int:
-    """``python fake_family.py SETTINGS.json OUT [KILL_AT_STEP]``: train one stage with the fake family.
+def run_job(settings: dict[str, Any], out: str, kill_at: int) -> int:
+    """Train one stage and write what a user would see to ``OUT.txt``; returns the exit code.
 
-    KILL_AT_STEP sends SIGKILL to this process after that step, before anything of it is saved.
+    ``kill_at`` above 0: SIGKILL after that step, before anything of it is saved; below 0: SIGINT; 0: undisturbed.
     """
-    import json
-    import signal
-
     from bettersynth.config.train import stage_config
     from bettersynth.core.errors import BetterSynthError
     from bettersynth.train import stages
@@ -134,18 +133,41 @@ def main() -> int:
 
     class Killer(Callback):
         def on_step(self, view: StepView) -> None:
-            if len(sys.argv) > 3 and view.step == abs(int(sys.argv[3])):
-                os.kill(os.getpid(), signal.SIGKILL if int(sys.argv[3]) > 0 else signal.SIGINT)
+            if view.step == abs(kill_at):
+                os.kill(os.getpid(), signal.SIGKILL if kill_at > 0 else signal.SIGINT)
 
-    config = stage_config(json.loads(Path(sys.argv[1]).read_text()))
+    code = 0
     try:
-        artifact = stages.run_stage(config, out=Path(sys.argv[2]), progress=Callback(), callbacks=[Killer()])
-    except (BetterSynthError, DataError) as error:
-        print(error.render())
-        return error.exit_code
-    print(artifact.digest)
-    return 0
+        artifact = stages.run_stage(
+            stage_config(settings), out=Path(out), progress=Callback(), callbacks=[Killer()] if kill_at else []
+        )
+        text = artifact.digest
+    except BetterSynthError as error:
+        text, code = error.render(), error.exit_code
+    Path(f"{out}.{os.environ.get('RANK', '0')}.txt").write_text(text)
+    return code
+
+
+def serve() -> None:
+    """Read jobs as JSON lines, run each in a forked child (torch is imported once, here), answer with exit codes.
+
+    A job: ``{"settings": ..., "out": ..., "kill_at": 0, "ranks": [{ENVIRONMENT}, ...]}``; its ranks run side by side.
+    """
+    import bettersynth.train.stages  # noqa: F401 - imported before forking
+
+    torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # pulls in 800 more modules
+    for line in sys.stdin:
+        job = json.loads(line)
+        children = []
+        for environment in job["ranks"]:
+            child = os.fork()
+            if child == 0:
+                os.environ.update(environment)
+                os._exit(run_job(job["settings"], job["out"], job["kill_at"]))
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(json.dumps(codes), flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    serve()
