@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from bettersynth.config.load import Document, check, raise_all
 from bettersynth.core.budget import check_global_batch
 from bettersynth.core.fingerprint import digest_json
+from bettersynth.core.lang import t
 
 PLACE_KEYS = frozenset({"data", "image_root", "bases", "model_zoo", "init_from", "adapter"})
 """Where inputs lie. Their content is fingerprinted instead, so a moved folder is still the same input."""
@@ -153,11 +154,11 @@ class StageConfig(BaseModel):
         starts = [key for key in ("bases", "model_zoo", "init_from") if getattr(self, key) is not None]
         problems = []
         if self.init_from is None and len(starts) != 1:
-            problems.append("give exactly one of bases, model_zoo (or init_from, with which they only name the towers)")
+            problems.append(t("give exactly one of bases, model_zoo and init_from"))
         if self.samples_seen is not None and self.epochs != 1:
-            problems.append("samples_seen and epochs cannot be given together")
+            problems.append(t("samples_seen and epochs cannot be given together"))
         if not all(0 <= beta < 1 for beta in self.betas):
-            problems.append("betas must lie in [0, 1)")
+            problems.append(t("betas must lie in [0, 1)"))
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -48,7 +48,9 @@ def base_folders(config: StageConfig) -> BaseFolders:
         if not path.is_dir():
             raise DataError(t("base model folder not found"), where=f"bases.{part}", got=path)
     return BaseFolders(
-        **places,
+        llm=places["llm"],
+        vision_tower=places["vision_tower"],
+        vision_tower_aux=places["vision_tower_aux"],
         image_size_aux=config.image_size_aux,
         model_max_length=config.max_length,
         image_aspect_ratio=config.image_aspect_ratio,

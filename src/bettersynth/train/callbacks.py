@@ -258,7 +258,7 @@ class WandbLog(Callback):
         self._run: Any = None
 
     def on_start(self, info: RunInfo) -> None:
-        import wandb
+        import wandb  # type: ignore[import-not-found]
 
         self._run = wandb.init(
             project="bettersynth", name=info.name, dir=str(self._folder), mode="offline", config=dict(info.settings)

@@ -86,7 +86,6 @@ def pack_state(
     }
 
 
-@torch.no_grad()
 def unpack_state(
     state: Mapping[str, Any],
     parameters: Sequence[tuple[str, nn.Parameter]],
@@ -98,7 +97,7 @@ def unpack_state(
     if list(saved) != [name for name, _ in parameters]:
         raise DataError(t("the saved state belongs to another model"), hint=t("use another output folder"))
     for name, parameter in parameters:
-        parameter.copy_(saved[name])
+        parameter.data.copy_(saved[name])
     optimizer.load_state_dict(state["optimizer"])
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])

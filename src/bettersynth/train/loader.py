@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -100,7 +100,7 @@ class Loader:
         tokens = sum(example.num_tokens for example in examples)
         return MicroBatch(step, number, batch, tuple(good), tokens, tuple(bad))
 
-    def __call__(self, plan: Iterator[PlanItem]) -> Iterator[MicroBatch]:
+    def __call__(self, plan: Iterator[PlanItem]) -> Generator[MicroBatch, None, None]:
         """Micro-batches of a plan, in its order."""
         if self._workers == 0:
             for item in plan:

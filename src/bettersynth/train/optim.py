@@ -62,7 +62,6 @@ def gradients(parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-@torch.no_grad()
 def total_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """L2 norm over all tensors together, float32 scalar."""
     if not tensors:

@@ -18,9 +18,10 @@ from bettersynth.train.checkpoint import saved_states
 from bettersynth.train.data import prepare
 from bettersynth.train.distributed import Devices
 from bettersynth.train.examples import TrainingSet
+from bettersynth.train.prepare import COMPUTE_DTYPES
 from bettersynth.train.sampler import OrderSpec
 from bettersynth.train.stages import StageJob, finished_stage
-from bettersynth.train.trainer import COMPUTE_DTYPES, order_spec
+from bettersynth.train.trainer import order_spec
 
 Status = Literal["to do", "continues", "done"]
 

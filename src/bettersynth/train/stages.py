@@ -27,8 +27,9 @@ from bettersynth.train.callbacks import LOG_FILE, Callback, Callbacks, TerminalP
 from bettersynth.train.data import prepare, rejected_lines
 from bettersynth.train.distributed import Devices, open_devices
 from bettersynth.train.examples import TrainingSet
+from bettersynth.train.prepare import COMPUTE_DTYPES
 from bettersynth.train.preset import Preset, load_preset, stage_settings
-from bettersynth.train.trainer import COMPUTE_DTYPES, Trainer, TrainResult
+from bettersynth.train.trainer import Trainer, TrainResult
 
 RUN_FILE = "run.json"
 REJECTED_FILE = "rejected.jsonl"

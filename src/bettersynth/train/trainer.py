@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -29,9 +27,9 @@ from bettersynth.train.data import check_bad_ratio
 from bettersynth.train.distributed import Devices
 from bettersynth.train.examples import RejectedRow, TrainingSet
 from bettersynth.train.loader import Loader, MicroBatch
+from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model
 from bettersynth.train.sampler import OrderSpec, micro_batches, sample_order
-
-COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from bettersynth.train.session import reproducible, stop_on_signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +124,7 @@ class Trainer:
         )
         self.model.train()
         micro = self.loader(self._plan(first))
-        with _reproducible(self.config, self.devices.device), _signals(self._stop):
+        with reproducible(self.config, self.devices.device), stop_on_signals(self._stop):
             try:
                 self.callbacks.on_start(info)
                 self._steps(first, micro)
@@ -267,7 +265,10 @@ class Trainer:
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.devices.device.type, dtype=COMPUTE_DTYPES[self.config.precision])
+        context: AbstractContextManager[Any] = torch.autocast(
+            self.devices.device.type, dtype=COMPUTE_DTYPES[self.config.precision]
+        )
+        return context
 
     def _seed(self, step: int, number: int) -> None:
         """Dropout and the like depend on the run's seed and the place in the data only, not on what ran before."""
@@ -363,67 +364,3 @@ class Trainer:
             "wall_s": counters.wall_s,
             "cpu_s": counters.cpu_s,
         }
-
-
-def prepare_model(
-    config: StageConfig, family: ModelFamily, model: nn.Module, devices: Devices
-) -> list[tuple[str, nn.Parameter]]:
-    """Freeze, cast and move a model; returns the trained parameters, which stay float32.
-
-    Raises:
-        ConfigError: the family trains nothing in this stage, or cannot do what the config asks for.
-    """
-    chosen = family.trainable(model, config.stage)
-    if not chosen:
-        raise ConfigError(t("nothing is trainable in stage {stage}", stage=config.stage), where=family.name)
-    names = {name for name, _ in chosen}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in names)
-        if name not in names:
-            parameter.data = parameter.data.to(COMPUTE_DTYPES[config.precision])
-    if config.gradient_checkpointing:
-        enable = getattr(family, "enable_gradient_checkpointing", None)
-        if enable is None:
-            raise ConfigError(t("this family has no gradient checkpointing"), where="gradient_checkpointing")
-        enable(model)
-    model.to(devices.device)
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    devices.broadcast_([parameter.data for _, parameter in trained])
-    return trained
-
-
-@contextmanager
-def _reproducible(config: StageConfig, device: torch.device) -> Iterator[None]:
-    """Deterministic kernels on the CPU and the wanted matrix precision, for the time of the run; all put back after."""
-    was_deterministic = torch.are_deterministic_algorithms_enabled()
-    was_warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    was_tf32 = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
-    if device.type == "cpu":
-        torch.use_deterministic_algorithms(True)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(was_deterministic, warn_only=was_warn_only)
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = was_tf32
-
-
-@contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask for a stop after the current step; a second one acts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

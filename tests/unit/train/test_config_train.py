@@ -32,7 +32,7 @@ def test_scientific_notation_without_a_dot_is_a_number(configure: Configure) -> 
     ("changes", "message"),
     [
         ({"samples_seen": 9, "epochs": 2}, "samples_seen and epochs"),
-        ({"bases": {"llm": "a", "vision_tower": "b", "vision_tower_aux": "c"}}, "exactly one of bases, model_zoo"),
+        ({"bases": {"llm": "a", "vision_tower": "b", "vision_tower_aux": "c"}}, "exactly one of bases"),
         ({"betas": [0.9, 1.5]}, "betas"),
     ],
 )
@@ -64,3 +64,28 @@ def test_accumulation_follows_from_the_global_batch(configure: Configure) -> Non
 def test_images_lie_beside_the_data_unless_said_otherwise(configure: Configure, data_folder: Path) -> None:
     assert configure().images == data_folder
     assert configure(image_root="/pictures").images == Path("/pictures")
+
+
+def test_messages_are_translated() -> None:
+    """Every message of this package has a Chinese form with the same fields."""
+    import ast
+    import string
+
+    import bettersynth.config.train
+    from bettersynth.core.lang import catalogue
+
+    package = Path(bettersynth.config.train.__file__).parent.parent / "train"
+    sources = [*package.glob("*.py"), Path(bettersynth.config.train.__file__)]
+    templates = {
+        node.args[0].value
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "t" and isinstance(node.args[0], ast.Constant)
+    }
+    known = catalogue()
+    own = {template for template in templates if template in known}
+    assert len(own) > 50
+    for template in own:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name}
+        assert fields == {name for _, name, _, _ in string.Formatter().parse(known[template]) if name}, template
+    assert templates - own <= {"unknown key '{name}'"}  # said by config/load.py, translated there

@@ -17,8 +17,8 @@ from bettersynth.train import stages
 from bettersynth.train.callbacks import Callback, StepView, read_log
 from bettersynth.train.checkpoint import saved_states, weights_digest
 from bettersynth.train.distributed import Devices, choose_device
+from bettersynth.train.prepare import prepare_model
 from bettersynth.train.stages import run_stage
-from bettersynth.train.trainer import prepare_model
 
 Configure = Callable[..., StageConfig]
 QUIET = Callback()

@@ -1,0 +1,41 @@
+"""Make a model ready for a stage: what is frozen, in which precision, on which device."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bettersynth.config.train import StageConfig
+from bettersynth.core.errors import ConfigError
+from bettersynth.core.lang import t
+from bettersynth.models.family import ModelFamily
+from bettersynth.train.distributed import Devices
+
+COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def prepare_model(
+    config: StageConfig, family: ModelFamily, model: nn.Module, devices: Devices
+) -> list[tuple[str, nn.Parameter]]:
+    """Freeze, cast and move a model; returns the trained parameters, which stay float32.
+
+    Raises:
+        ConfigError: the family trains nothing in this stage, or cannot do what the config asks for.
+    """
+    chosen = family.trainable(model, config.stage)
+    if not chosen:
+        raise ConfigError(t("nothing is trainable in stage {stage}", stage=config.stage), where=family.name)
+    names = {name for name, _ in chosen}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+        if name not in names:
+            parameter.data = parameter.data.to(COMPUTE_DTYPES[config.precision])
+    if config.gradient_checkpointing:
+        enable = getattr(family, "enable_gradient_checkpointing", None)
+        if enable is None:
+            raise ConfigError(t("this family has no gradient checkpointing"), where="gradient_checkpointing")
+        enable(model)
+    model.to(devices.device)
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    devices.broadcast_([parameter.data for _, parameter in trained])
+    return trained
