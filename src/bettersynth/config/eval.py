@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from bettersynth.config.load import apply_overrides, load_yaml, validate
+from bettersynth.core.decoding import Decoding
 
 
 class DecodingConfig(BaseModel):
@@ -27,6 +28,15 @@ class DecodingConfig(BaseModel):
     """Probability mass to sample from."""
     seed: int = Field(default=0, ge=0)
     """Seed of the draws."""
+
+    @property
+    def is_set(self) -> bool:
+        """True when something was given; otherwise every task keeps its own answer length, greedily."""
+        return self != DecodingConfig()
+
+    def build(self) -> Decoding:
+        """The settings for all tasks; answers of at most 1024 tokens when no length was given."""
+        return Decoding(**{**self.model_dump(), "max_new_tokens": self.max_new_tokens or 1024})
 
 
 class EvalConfig(BaseModel):

@@ -25,6 +25,8 @@ class Condition(BaseModel):
     """Name in tables and folders."""
     strategy: str | None = None
     """Data strategy: a name in experiment/strategies or a recipe file; the condition's name when not given."""
+    is_reseeded: bool = False
+    """Make the data anew with every trial's seed, for random selections; it is made once otherwise."""
     role: Role = "strategy"
     """What the row is: baseline, strategy, open, or reference."""
     note: str = ""

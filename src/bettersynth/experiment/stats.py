@@ -20,6 +20,7 @@ from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.core.record import Interval
 from bettersynth.core.seed import derive_seed
+from bettersynth.eval.intervals import wilson
 
 Matrix = NDArray[np.float64]
 RESAMPLES = 2000
@@ -54,11 +55,13 @@ def as_matrix(scores: ArrayLike) -> Matrix:
 
 
 def mean_interval(scores: ArrayLike, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Interval of a condition's mean over its seeds and the questions, (S, Q).
+    """Interval of a condition's mean over its seeds and the questions, (S, Q); Wilson's when all scores are equal.
 
     Source: the calibrated hierarchical bootstrap of :func:`paired_difference`.
     """
     matrix = as_matrix(scores)
+    if np.ptp(matrix) == 0.0:  # nothing to resample; as many questions give this much certainty at best
+        return Interval(float(matrix.mean()), *wilson(float(matrix.mean()), matrix.shape[1], level), level)
     draws = _resampled(matrix.shape[0], matrix.shape[1], resamples, seed)
     means = _bootstrap(matrix, *draws)
     error, degrees = _standard_error([matrix], matrix.mean(axis=0))

@@ -21,7 +21,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from bettersynth.core.artifact import Artifact, write_atomic
+from bettersynth.core.artifact import write_atomic
 from bettersynth.core.budget import Budget
 from bettersynth.core.errors import BetterSynthError, ConfigError, DataError, RunInterrupted
 from bettersynth.core.lang import t
@@ -179,7 +179,10 @@ def _run_one(run_trial: RunTrial, trial: Trial) -> str:
     try:
         with Meter(trial.condition) as meter:
             result = run_trial(trial.condition, trial.seed, trial.folder)
-        save_trial(trial, replace(result, cpu_s=meter.cost.cpu_s, wall_s=meter.cost.wall_s))
+        # A continued trial has spent more than this process saw; its stages remember their share.
+        cpu_s = max(meter.cost.cpu_s, round(sum(cost.cpu_s for cost in result.costs), 3))
+        wall_s = max(meter.cost.wall_s, round(sum(cost.wall_s for cost in result.costs), 3))
+        save_trial(trial, replace(result, cpu_s=cpu_s, wall_s=wall_s))
     except Exception as error:  # noqa: BLE001 - one failing trial must not take the others with it; it is reported
         text = error.render() if isinstance(error, BetterSynthError) else traceback.format_exc()
         write_atomic(trial.folder / FAILED, text.encode())
@@ -253,8 +256,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def is_finished(folder: Path) -> bool:
-    """True when a trial or an artifact is complete in ``folder``."""
-    return (folder / TRIAL).is_file() or Artifact.exists(folder)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from bettersynth.core.fingerprint import digest_json
+from bettersynth.core.decoding import Decoding as Decoding
 from bettersynth.core.sample import ImageRef
 
 if TYPE_CHECKING:
@@ -20,35 +20,6 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.floating[Any]]
 Finish = Literal["stop", "length"]
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How an answer is drawn from a model; greedy by default.
-
-    Args:
-        max_new_tokens: the answer is cut after this many tokens (``ChatResponse.finish`` is then ``length``).
-        do_sample: draw tokens at random from ``seed``; greedy otherwise.
-        num_beams: beams kept; 1 is plain greedy or sampling.
-        temperature: divides the logits when sampling.
-        top_p: smallest probability mass to sample from.
-        seed: seed of the draws; unused when greedy.
-    """
-
-    max_new_tokens: int
-    do_sample: bool = False
-    num_beams: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def digest(self) -> str:
-        """Digest of the settings; part of every prediction's provenance.
-
-        >>> Decoding(16).digest() == Decoding(16, num_beams=1).digest() != Decoding(17).digest()
-        True
-        """
-        return digest_json(self)
 
 
 @dataclass(frozen=True, slots=True)

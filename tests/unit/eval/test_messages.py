@@ -13,12 +13,13 @@ PACKAGE = Path(bettersynth.__file__).parent
 
 
 def _templates():
-    for folder in ("eval", "experiment"):
-        for path in sorted((PACKAGE / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-                if is_call and node.func.id == "t" and isinstance(node.args[0], ast.Constant):
-                    yield node.args[0].value
+    names = ("stats", "trials", "compare", "tables", "equal_compute", "loop", "workspace")
+    paths = [*(PACKAGE / "eval").rglob("*.py"), *(PACKAGE / "experiment" / f"{name}.py" for name in names)]
+    for path in sorted(paths):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            if is_call and node.func.id == "t" and isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value
 
 
 def _fields(template):

@@ -1,0 +1,142 @@
+"""The loop on a tiny world with the golden set's random model: data, both stages, answers, scores, resume."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bettersynth.config.eval import DecodingConfig
+from bettersynth.config.experiment import Condition, ExperimentConfig
+from bettersynth.core.errors import ConfigError, DataError
+from bettersynth.demo.world.build import WorldSizes, build
+from bettersynth.experiment.compare import compare
+from bettersynth.experiment.loop import LoopTrial, convert, make_data, strategy_path
+from bettersynth.experiment.trials import Trial, run_trials
+from bettersynth.experiment.workspace import Workspace
+from bettersynth.formats.llava import read_llava
+from bettersynth.infer.protocols import Decoding
+
+_ROOT = Path(__file__).resolve().parents[3]
+_STAGE = (
+    "{lr: 1.0e-3, global_batch: 4, per_device_batch_size: 4, samples_seen: %d, max_length: 256, image_size_aux: 128, "
+)
+_STAGE += "image_aspect_ratio: pad, precision: fp32, workers: 0}"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ws")
+    build(root, sizes=WorldSizes(16, 8, 4, 3, 3, 2), seed=1)
+    return Workspace(root)
+
+
+@pytest.fixture(scope="module")
+def model_zoo(workspace):
+    beside = _ROOT.parent / "shared" / "golden" / "mgm_a"
+    places = [Path(os.environ.get("BETTERSYNTH_GOLDEN_MGM", beside)), _ROOT / "tests" / "golden" / "data" / "mgm_a"]
+    source = next((place / "model_zoo" for place in places if (place / "model_zoo").is_dir()), None)
+    if source is None:
+        pytest.skip("no golden model zoo: set BETTERSYNTH_GOLDEN_MGM")
+    target = workspace.root / "toolkit" / "training" / "model_zoo"
+    shutil.copytree(source, target, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    return target
+
+
+@pytest.fixture(scope="module")
+def config(workspace, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "preset.yaml").write_text(
+        f"track: open\nlocked: false\npretrain: {_STAGE % 8}\nfinetune: {_STAGE % 4}\n", encoding="utf-8"
+    )
+    (folder / "raw.yaml").write_text("hypothesis: nothing is done\ntrack: challenge\nprocess: []\n", encoding="utf-8")
+    return ExperimentConfig(
+        workspace=workspace.root,
+        preset=str(folder / "preset.yaml"),
+        seeds=(3,),
+        conditions=(
+            Condition(name="raw", strategy=str(folder / "raw.yaml"), role="baseline"),
+            Condition(name="no_stage_1", role="reference"),
+        ),
+        tasks=("textvqa-noocr", "mmbench"),
+        decoding=DecodingConfig(max_new_tokens=3),
+    )
+
+
+@pytest.fixture(scope="module")
+def trial(config, workspace, model_zoo, tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "raw"
+    made = make_data(workspace, config.conditions[0].strategy, out, budget=8, workers=1)
+    assert made.facts["rows"] == 16 and made.cost is not None
+    data = {"raw": made, "no_stage_1": None}
+    return LoopTrial(workspace.root, config.preset, data, config.tasks, decoding=config.decoding.build())
+
+
+def test_both_stages_answers_and_scores_and_again_for_nothing(config, trial, tmp_path):
+    trials = [Trial(c.name, 3, tmp_path / c.name, trial.fingerprint(c.name, 3)) for c in config.conditions]
+    results = run_trials(trials, trial)
+    table = compare(config, results)
+    protocols = ["textvqa-noocr", "mmbench-vanilla", "mmbench-circular", "mmbench-kit"]
+    assert [result.protocol for result in table.results["raw"]] == protocols
+    assert table.budgets["raw"]["stage 1"] == {"samples_seen": 8, "global_batch": 4, "epochs": 1}
+    assert any("no_stage_1" in note for note in table.notes) and "cpu_s stage 2" in table.costs["raw"]
+    kit = tmp_path / "raw" / "eval_results" / "MGM-2B-Finetune-raw-3"
+    assert (kit / "textvqa-noocr" / "answers.jsonl").exists()
+    assert (kit / "mmbench" / "mmbench_dev_20230712.xlsx").exists()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert run_trials(trials, trial) == results
+    (tmp_path / "raw" / "trial.json").unlink()
+    assert run_trials(trials, trial)["raw"][3].scores == results["raw"][3].scores
+    weights = [path for path in before if path.suffix == ".safetensors" or path.name == "predictions.jsonl"]
+    assert weights and all(path.stat().st_mtime_ns == before[path] for path in weights)
+
+
+def test_a_trial_is_known_by_everything_it_depends_on(trial):
+    others = [
+        replace(trial, limit=2),
+        replace(trial, split="dev"),
+        replace(trial, decoding=None),
+        replace(trial, overrides={"finetune": {"lr": 2e-3}}),
+        replace(trial, data={"raw": None}),
+    ]
+    prints = {each.fingerprint("raw", 3) for each in (trial, *others)}
+    assert len(prints) == 6 and trial.fingerprint("raw", 3) == replace(trial).fingerprint("raw", 3)
+
+
+def test_data_of_a_seed_wins(trial):
+    own = replace(trial, data={"half": None, "half@4": trial.data["raw"]})
+    assert own.data_of("half", 3) is None and own.data_of("half", 4) is trial.data["raw"]
+
+
+def test_rows_with_their_own_questions_keep_them(workspace, tmp_path):
+    lines = workspace.seed_data.read_text(encoding="utf-8").splitlines()[:2]
+    own = '{"id": "new", "images": [], "text": "[[human]]: Which sign?\\n[[gpt]]: STOP <|__dj__eoc|>"}'
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([*lines, own]) + "\n", encoding="utf-8")
+    stage = convert(path, workspace, tmp_path / "llava.json")
+    records = read_llava(stage.path).records
+    assert stage.facts["rows"] == len(records) == 3
+    assert [turn["value"] for turn in records[2]["conversations"]] == ["Which sign?", "STOP"]
+    assert "<image>" in records[0]["conversations"][0]["value"]
+
+
+def test_what_is_missing_is_named(workspace, tmp_path):
+    with pytest.raises(DataError, match="no seed data"):
+        _ = Workspace(tmp_path).seed_data
+    (tmp_path / "input" / "pretrain_stage_1_a").mkdir(parents=True)
+    (tmp_path / "input" / "pretrain_stage_1_b").mkdir(parents=True)
+    for letter in "ab":
+        (tmp_path / "input" / f"pretrain_stage_1_{letter}" / "mgm_pretrain_stage_1.jsonl").touch()
+    with pytest.raises(DataError, match="more than one"):
+        _ = Workspace(tmp_path).seed_data
+    with pytest.raises(ConfigError, match="unknown strategy"):
+        strategy_path("no such strategy")
+
+
+def test_answer_length_is_the_tasks_own_unless_given():
+    assert not DecodingConfig().is_set
+    assert DecodingConfig(max_new_tokens=5).build() == Decoding(5)
+    assert DecodingConfig(do_sample=True, seed=2).build() == Decoding(1024, True, seed=2)
