@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bettersynth.core.errors import DataError
+from bettersynth.core.fingerprint import digest_bytes
 from bettersynth.core.lang import t
 from bettersynth.models.family import Example
 
@@ -108,6 +109,11 @@ class TrainingSet:
                 t("rows are unaccounted for; this is a defect of bettersynth"),
                 got=f"{self.rows} != {len(self.examples)} + {len(self.rejected)} + {self.sampled_out}",
             )
+
+    @property
+    def digest(self) -> str:
+        """Which rows are usable and how long they are: what the order of samples is computed from."""
+        return digest_bytes(self.examples.rows.tobytes() + self.examples.num_tokens.tobytes())
 
     @property
     def reasons(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from bettersynth.config.train import StageConfig
 from bettersynth.core.artifact import Artifact, write_atomic, write_manifest
-from bettersynth.core.errors import ConfigError, DataError
+from bettersynth.core.errors import ConfigError, DataError, RunInterrupted
 from bettersynth.core.fingerprint import canonical_json, digest_json
 from bettersynth.core.lang import t
 from bettersynth.core.meter import Meter
@@ -32,6 +32,7 @@ from bettersynth.train.preset import Preset, load_preset, stage_settings
 from bettersynth.train.trainer import Trainer, TrainResult
 
 RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
 REJECTED_FILE = "rejected.jsonl"
 _RESULT = ".result.tmp"
 
@@ -77,19 +78,25 @@ def run_stage(
         DataError: inputs are missing or damaged, too many bad samples, or nothing can be written.
         RunInterrupted: stopped by the user, resumable.
     """
-    with open_devices(config.device) as devices:
-        config = config.with_devices(devices.world)
-        job = StageJob(config, out, start_digests(config), devices)
-        watchers = [progress or TerminalProgress(), *callbacks]
-        finished = finished_stage(job)
-        if finished is not None:
-            if devices.is_main:
-                checkpoint.remove_states(out)  # a kill just after the manifest leaves the last one behind
-                Callbacks(watchers).on_note(t("{name}: finished before, not trained again", name=out.name))
-            return finished
-        writers = build_callbacks(config, out)
-        with _lock(job):
-            return _train(job, load_family(config.family), [*writers, *watchers])
+    watchers = [progress or TerminalProgress(), *callbacks]
+    try:
+        with open_devices(config.device) as devices:
+            config = config.with_devices(devices.world)
+            job = StageJob(config, out, start_digests(config), devices)
+            finished = finished_stage(job)
+            if finished is not None:
+                if devices.is_main:
+                    checkpoint.remove_states(out)  # a kill just after the manifest leaves the last one behind
+                    Callbacks(watchers).on_note(t("{name}: finished before, not trained again", name=out.name))
+                return finished
+            writers = build_callbacks(config, out)
+            with _lock(job):
+                return _train(job, load_family(config.family), [*writers, *watchers])
+    except KeyboardInterrupt:
+        # Outside the loop, or pressed twice in it: nothing new is saved.
+        raise RunInterrupted(
+            t("interrupted"), where=str(out), hint=t("run the same command again; it continues from the last state")
+        ) from None
 
 
 def finished_stage(job: StageJob) -> Artifact | None:
@@ -113,7 +120,11 @@ def finished_stage(job: StageJob) -> Artifact | None:
         return artifact
     path = job.out / RUN_FILE
     if path.is_file() and checkpoint.saved_states(job.out):
-        _refuse_other_run(job, json.loads(path.read_text(encoding="utf-8")))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            found = None
+        _refuse_other_run(job, found)
     return None
 
 
@@ -143,8 +154,10 @@ def _lock(job: StageJob) -> Iterator[None]:
         job.devices.barrier()
         yield
         return
-    write_atomic(job.out / RUN_FILE, json.dumps(job.identity, indent=1, sort_keys=True).encode())
-    with (job.out / ".lock").open("w") as handle:
+    path = job.out / LOCK_FILE
+    if not path.exists():
+        write_atomic(path, b"")
+    with path.open() as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -153,8 +166,11 @@ def _lock(job: StageJob) -> Iterator[None]:
                 where=str(job.out),
                 hint=t("wait for it or choose another output folder"),
             ) from error
+        finished_stage(job)  # refuses a run that another process began between the first look and the lock
+        write_atomic(job.out / RUN_FILE, json.dumps(job.identity, indent=1, sort_keys=True).encode())
         job.devices.barrier()
         yield
+        path.unlink(missing_ok=True)
 
 
 def _train(job: StageJob, family: ModelFamily, watchers: Sequence[Callback]) -> Artifact:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from bettersynth.config.train import StageConfig
-from bettersynth.core.errors import BetterSynthError, ConfigError, RunInterrupted
+from bettersynth.core.errors import BetterSynthError, ConfigError, DataError, RunInterrupted
 from bettersynth.core.lang import t
 from bettersynth.core.meter import cpu_seconds
 from bettersynth.core.seed import derive_seed
@@ -333,6 +333,13 @@ class Trainer:
         for path in damaged:
             self.callbacks.on_note(t("damaged training state passed over: {path}", path=path))
         if state is not None:
+            if state["samples"] != self.data.digest:
+                raise DataError(
+                    t("other samples are usable now than when the training state was saved"),
+                    where=str(self.out),
+                    got=t("{n} usable rows", n=len(self.data.examples)),
+                    hint=t("put back the missing pictures, or delete the folder to begin again"),
+                )
             self.counters = checkpoint.unpack_state(state, self.parameters, self.optimizer, self.scaler)
         self._saved_step = self.counters.step
         steps = self.devices.gather(self.counters.step)
@@ -342,6 +349,7 @@ class Trainer:
     def _save(self) -> None:
         if self.devices.is_main and self._saved_step != self.counters.step:
             state = checkpoint.pack_state(self.parameters, self.optimizer, self.scaler, self.counters)
+            state["samples"] = self.data.digest
             folder = checkpoint.save_state(self.out, self.counters.step, state, self.config.save_total_limit)
             self.callbacks.on_save(self.counters.step, folder)
         self._saved_step = self.counters.step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -88,3 +89,26 @@ def test_missing_tracker_is_named_before_anything_runs(
     with pytest.raises(MissingExtraError, match=f"'{extra}' extra"):
         run_stage(configure(report_to=["jsonl", tracker]), out=tmp_path / "run", progress=Callback())
     assert not (tmp_path / "run").exists()
+
+
+def test_wandb_runs_offline(
+    fake_family: ModuleType, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, object]] = []
+
+    class Run:
+        def log(self, values: dict[str, float], step: int) -> None:
+            calls.append(("log", (step, sorted(values))))
+
+        def finish(self) -> None:
+            calls.append(("finish", None))
+
+    stub = ModuleType("wandb")
+    stub.init = lambda **options: calls.append(("init", options["mode"])) or Run()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", stub)
+    monkeypatch.setattr(callbacks, "find_spec", lambda name: name)
+    run_stage(configure(report_to=["wandb"]), out=tmp_path / "run", progress=Callback())
+    assert calls[0] == ("init", "offline")
+    assert calls[1] == ("log", (1, ["train/grad_norm", "train/loss", "train/lr", "train/samples_per_s"]))
+    assert len(calls) == 8
+    assert calls[-1] == ("finish", None)

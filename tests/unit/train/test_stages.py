@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from bettersynth.config.train import StageConfig
 from bettersynth.core.artifact import Artifact
 from bettersynth.core.errors import ConfigError, DataError, RunInterrupted
+from bettersynth.train import stages
 from bettersynth.train.callbacks import Callback, StepView, read_log
 from bettersynth.train.checkpoint import saved_states
 from bettersynth.train.stages import run_stage
@@ -239,3 +241,62 @@ def test_half_precisions_train_and_resume(configure: Configure, tmp_path: Path, 
     assert run_stage(config, out=tmp_path / "cut", progress=QUIET).digest == whole.digest
     assert losses(tmp_path / "whole")[-1] < losses(tmp_path / "whole")[0]
     assert facts_of(tmp_path / "whole")["skipped_steps"] == 0
+
+
+def test_crash_while_finishing_is_mended_by_running_again(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_stage(configure(), out=tmp_path / "whole", progress=QUIET)
+
+    def crash(*arguments: Any, **options: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "write_manifest", crash)
+        with pytest.raises(ZeroDivisionError):
+            run_stage(configure(), out=tmp_path / "cut", progress=QUIET)
+    (tmp_path / "cut" / ".checkpoint-9.tmp").mkdir()
+    (tmp_path / "cut" / ".checkpoint-9.tmp" / "state.pt").write_bytes(b"half")
+    assert run_stage(configure(), out=tmp_path / "cut", progress=QUIET).digest == whole.digest
+    left = {path.name for path in (tmp_path / "cut").iterdir()}
+    assert left == {path.name for path in (tmp_path / "whole").iterdir()}
+    assert not any(name.startswith((".", "checkpoint-")) for name in left)
+
+
+def test_pictures_that_vanish_between_crash_and_rerun_are_noticed(
+    configure: Configure, data_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data_folder / "images", tmp_path / "images")
+    config = configure(image_root=str(tmp_path))
+    with pytest.raises(ZeroDivisionError):
+        run_stage(config, out=tmp_path / "run", progress=QUIET, callbacks=[StopAt(3, ZeroDivisionError())])
+    (tmp_path / "images" / "4.png").unlink()
+    with pytest.raises(DataError, match="other samples are usable now"):
+        run_stage(config, out=tmp_path / "run", progress=QUIET)
+
+
+def test_second_run_with_other_settings_leaves_the_first_ones_record_alone(
+    configure: Configure, tmp_path: Path
+) -> None:
+    class Intrude(Callback):
+        def on_step(self, view: StepView) -> None:
+            if view.step == 1:
+                with pytest.raises(ConfigError, match="another process"):
+                    run_stage(configure(lr=0.01), out=tmp_path / "run", progress=QUIET)
+            if view.step == 3:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_stage(configure(), out=tmp_path / "run", progress=QUIET, callbacks=[Intrude()])
+    run_stage(configure(), out=tmp_path / "run", progress=QUIET)
+
+
+def test_ctrl_c_before_the_first_step_is_resumable_too(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "prepare", press)
+    with pytest.raises(RunInterrupted):
+        run_stage(configure(), out=tmp_path / "run", progress=QUIET)
