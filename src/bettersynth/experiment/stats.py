@@ -139,7 +139,7 @@ def _estimate(first: Matrix, second: Matrix, paired: bool) -> tuple[float, float
     return float(per_question.mean()), error, degrees
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _resampled(
     num_seeds: int, num_questions: int, resamples: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

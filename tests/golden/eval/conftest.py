@@ -20,6 +20,8 @@ def _candidates() -> list[Path]:
 def golden_part():
     """Returns the path of one part of the set; skips, by name, a part that the set lacks."""
     folder = next((path for path in _candidates() if path.is_dir()), None)
+    if folder is None and "BETTERSYNTH_GOLDEN_MGM" in os.environ:
+        pytest.fail(f"BETTERSYNTH_GOLDEN_MGM is no folder: {os.environ['BETTERSYNTH_GOLDEN_MGM']}")
 
     def part(name: str) -> Path:
         if folder is None:
