@@ -81,7 +81,7 @@ def parse_yaml(text: str, *, name: str = "<text>") -> Document:
     """Parse YAML text safely (no Python objects), keeping line numbers; see :func:`load_yaml` for what it raises."""
     try:
         node = yaml.compose(text, Loader=_Loader)
-        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(

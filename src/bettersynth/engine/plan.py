@@ -15,7 +15,7 @@ from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.lang import t
 from bettersynth.engine.keys import model_digest, phase_key
 from bettersynth.ops._catalog import OPERATORS, REPLACED, operator_class
-from bettersynth.ops.base import Filter, FittedFilter, Generator, GlobalOperator, Operator, RangeFilter
+from bettersynth.ops.base import STATS, Filter, FittedFilter, Generator, GlobalOperator, Operator, RangeFilter
 
 PhaseKind = Literal["apply", "make", "score_keep", "score", "keep", "partial", "verdict"]
 
@@ -182,6 +182,7 @@ def plan(recipe: Recipe) -> Plan:
         if operator is not None:
             adaptive = isinstance(operator, RangeFilter) and operator.adaptive_threshold is not None
             operators.append(FittedFilter(inner=operator) if adaptive else operator)  # type: ignore[arg-type]
+    problems.extend(_missing_columns(recipe.steps, operators) if not problems else ())
     raise_all(problems, where=recipe.document.name)
     check_track(recipe.keys.track, [unwrap(operator) for operator in operators], recipe)
     digests: dict[str, str] = {}
@@ -200,6 +201,26 @@ def plan(recipe: Recipe) -> Plan:
     notices = [t("accepted, without effect here: {names}", names=", ".join(recipe.ignored))] if recipe.ignored else []
     digest = digest_json([[phase.key for phase in stage.phases] for stage in stages])
     return Plan(recipe, tuple(operators), stages, digest, tuple(notices))
+
+
+def _missing_columns(steps: tuple[Step, ...], operators: list[Operator]) -> list[BetterSynthError]:
+    """Operators that read a stat which no step before them writes."""
+    problems: list[BetterSynthError] = []
+    written: set[str] = set()
+    for step, operator in zip(steps, operators, strict=True):
+        inner = unwrap(operator)
+        for column in inner.needs():
+            if column.startswith(STATS) and column not in written:
+                problems.append(
+                    ConfigError(
+                        t("{name} reads {column}, which no step before it writes", name=inner.name, column=column),
+                        where=step.where,
+                        got=", ".join(sorted(written)) or t("nothing"),
+                        hint=t("put the filter that computes it before this step; without bounds it only scores"),
+                    )
+                )
+        written.update(column for column in inner.writes if column.startswith(STATS))
+    return problems
 
 
 def check_track(track: Track, operators: list[Operator], recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from bettersynth.core.artifact import sync_folder, write_atomic
+from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import BetterSynthError, DataError
 from bettersynth.core.lang import language, set_language, t
 from bettersynth.core.sample import RowKey
@@ -38,6 +38,7 @@ from bettersynth.ops.base import (
     Filter,
     Generator,
     GlobalOperator,
+    Made,
     Mapper,
     row_keys,
     with_column,
@@ -365,10 +366,22 @@ class ShardRun:
         ids = batch.column(ID).take(pa.array(made.source))
         if not made.batch.column(ID).equals(ids):
             raise BetterSynthError(t("operator {name} changed ids", name=operator.name))
+        self._note_rewritten(phase, batch, made, count)
         gone = np.setdiff1d(np.arange(batch.num_rows), made.source[~made.is_child])
         if len(gone):
             self._drop(phase, batch, gone, [t("replaced by its children")] * len(gone), [], count)
         return self._with_children(phase, made.batch, made.source, made.is_child, count)
+
+    def _note_rewritten(self, phase: Phase, batch: Batch, made: Made, count: StepCount) -> None:
+        """Count and trace rows that stay under their own key with another text."""
+        before = batch.column(TEXT).take(pa.array(made.source))
+        differs = pc.invert(pc.equal(before, made.batch.column(TEXT))).to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(differs & ~made.is_child)
+        count.changed += len(rows)
+        events = self._events(made.batch, rows, phase, "changed", [])
+        for row, event in zip(rows.tolist(), events, strict=True):
+            after = made.batch.column(TEXT)[row].as_py()
+            self.events.append(TraceRow(**event, before=before[row].as_py(), after=after))
 
     def _with_children(self, phase: Phase, batch: Batch, source: Any, is_child: Any, count: StepCount) -> Batch:
         """Number child rows: parent's number, then the step, then a running number, so that no two keys are equal."""
@@ -453,7 +466,8 @@ def _plain_array(values: Any) -> Any:
 
 
 def _stat_names(operator: Any) -> list[str]:
-    return [column.removeprefix(STATS) for column in operator.writes if column.startswith(STATS)]
+    columns = dict.fromkeys([*operator.writes, *operator.needs()])
+    return [column.removeprefix(STATS) for column in columns if column.startswith(STATS)]
 
 
 def _check_contract(name: str, before: Batch, after: Batch) -> None:
@@ -513,8 +527,7 @@ def _write_arrow(path: Path, batch: Batch) -> str:
         handle.write(data)
         handle.flush()
         os.fsync(handle.fileno())
-    temp.replace(path)
-    sync_folder(path.parent)
+    temp.replace(path)  # the folder is synced with the marker, which is written after this
     return xxhash.xxh3_128_hexdigest(data)
 
 

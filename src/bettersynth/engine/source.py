@@ -20,7 +20,7 @@ from bettersynth.formats.jsonl import LineRange
 from bettersynth.formats.parquet import read_parquet
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
-_MIN_ROWS, _MAX_ROWS, _TARGET_SHARDS = 256, 8192, 64
+_MIN_ROWS, _MAX_ROWS, _TARGET_SHARDS = 512, 8192, 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,8 +195,8 @@ def dj_to_llava(
     """Data-Juicer rows as LLaVA records, with the limits of the challenge's locked conversion.
 
     With ``restore_questions`` the first human turn of the original record (found by id) is taken unchanged and the
-    row's text, cleaned of special tokens, becomes the one answer. Repeated ids are allowed. Without it the text must hold
-    ``[[human]]: ... [[gpt]]: ...`` turns.
+    row's text, cleaned of special tokens, becomes the one answer. Repeated ids are allowed. Without it the text must
+    hold ``[[human]]: ... [[gpt]]: ...`` turns.
 
     Args:
         questions: original records by id (as text), e.g. :func:`questions_by_id` of ``stage_1.json``.

@@ -64,7 +64,8 @@ class FakeScorer:
 def _vectors(seeds: Sequence[int]) -> FloatArray:
     rows = [np.random.default_rng(seed).standard_normal(_DIM) for seed in seeds]
     matrix = np.array(rows, np.float64).reshape(-1, _DIM)
-    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    unit: FloatArray = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    return unit
 
 
 class FakeCaptioner:

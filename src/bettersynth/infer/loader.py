@@ -38,9 +38,10 @@ def load_scorer(model: str, *, device: str = "auto") -> ImageTextScorer:
     _check(Path(model), _SCORERS, t("an image-text scorer"))
     try:
         from bettersynth.infer.scorer_hf import ClipScorer
+
+        return ClipScorer(Path(model), device=device)
     except ModuleNotFoundError as error:
         raise MissingExtraError(t("an image-text scorer"), "train", missing=error.name) from error
-    return ClipScorer(Path(model), device=device)
 
 
 def load_captioner(model: str, *, device: str = "auto") -> Captioner:
@@ -52,9 +53,10 @@ def load_captioner(model: str, *, device: str = "auto") -> Captioner:
     _check(Path(model), _CAPTIONERS, t("a captioner"))
     try:
         from bettersynth.infer.captioner_hf import BlipCaptioner
+
+        return BlipCaptioner(Path(model), device=device)
     except ModuleNotFoundError as error:
         raise MissingExtraError(t("a captioner"), "train", missing=error.name) from error
-    return BlipCaptioner(Path(model), device=device)
 
 
 def _check(folder: Path, kinds: tuple[str, ...], what: str) -> None:

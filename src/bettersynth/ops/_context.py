@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -123,17 +123,19 @@ class OpContext:
 
     def scorer(self, model: str) -> ImageTextScorer:
         """The image-text scorer in a folder (or ``fake``), loaded once per process."""
-        return self._model("scorer", model)
+        found: ImageTextScorer = self._model("scorer", model)
+        return found
 
     def captioner(self, model: str) -> Captioner:
         """The captioner in a folder (or ``fake``), loaded once per process."""
-        return self._model("captioner", model)
+        found: Captioner = self._model("captioner", model)
+        return found
 
     def _model(self, kind: str, model: str) -> Any:
         if (kind, model) not in self._models:
-            from bettersynth.infer import loader
+            from bettersynth.infer.loader import load_captioner, load_scorer
 
-            load = loader.load_scorer if kind == "scorer" else loader.load_captioner
+            load: Callable[..., Any] = load_scorer if kind == "scorer" else load_captioner
             self._models[kind, model] = load(model, device=self.device)
         return self._models[kind, model]
 

@@ -70,6 +70,10 @@ class Operator:
     def check(self) -> None:
         """Raise ValueError when parameters do not fit each other; called once when the recipe is checked."""
 
+    def needs(self) -> tuple[str, ...]:
+        """Columns this instance reads; the plan checks that an earlier step writes its ``stats.*`` among them."""
+        return self.reads
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mapper(Operator):
@@ -219,7 +223,8 @@ class RangeFilter(Filter):
 
     def with_limits(self, low: float | None, high: float | None) -> RangeFilter:
         """The same filter with fitted bounds."""
-        return replace(self, adaptive_threshold=None, **{self.bounds[0]: low, self.bounds[1]: high})
+        changes: dict[str, Any] = {self.bounds[0]: low, self.bounds[1]: high}
+        return replace(self, adaptive_threshold=None, **changes)
 
     def check(self) -> None:
         """The lower bound may not lie above the upper one."""
@@ -353,6 +358,25 @@ class FittedFilter(GlobalOperator):
             reasons[row] = reason
         facts = {"fitted " + name: value for name, value in zip(self.inner.bounds, (low, high), strict=True)}
         return Verdict(kept.astype(np.int64), reasons, stats, facts)
+
+
+def stat_values(column: Any) -> npt.NDArray[np.float64]:
+    """One number a row of a stat column: lists (one value per picture) are averaged, missing values become NaN."""
+    if pa.types.is_list(column.type):
+        rows = column.to_pylist()
+        return np.array([np.mean(row) if row else np.nan for row in rows], np.float64)
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+
+
+def percentile_ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Share of rows that a row is better than, 0 to 1; equal values share their mean rank, NaN gets 0.5."""
+    from scipy.stats import rankdata
+
+    known = ~np.isnan(values)
+    ranks = np.full(len(values), 0.5)
+    if known.sum() > 1:
+        ranks[known] = (rankdata(values[known]) - 1) / (known.sum() - 1)
+    return ranks
 
 
 def with_column(batch: Batch, name: str, values: Any) -> Batch:

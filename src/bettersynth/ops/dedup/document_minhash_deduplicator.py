@@ -1,0 +1,102 @@
+"""Drop rows whose text nearly equals an earlier one (MinHash)."""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from bettersynth.ops._context import OpContext
+from bettersynth.ops._minhash import band_hashes, best_bands, components, signature
+from bettersynth.ops.base import TEXT, Batch, Deduplicator, Stats, Verdict, keep_first
+
+
+@lru_cache(maxsize=1)
+def _punctuation() -> re.Pattern[str]:
+    found = (chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("P"))
+    return re.compile("[" + re.escape("".join(found)) + "]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DocumentMinhashDeduplicator(Deduplicator):
+    """Near duplicates by MinHash and banding; the first row of each cluster stays, as in Data-Juicer.
+
+    Texts with fewer tokens than ``window_size`` have no window and all count as duplicates of each other there; with
+    ``keep_short`` (ours) they are compared as a whole instead.
+
+    Args:
+        tokenization: ``space`` splits on spaces only, ``punctuation`` on each punctuation mark, ``character`` not.
+        window_size: tokens per window.
+        lowercase: compare without case.
+        ignore_pattern: regular expression removed before comparing.
+        num_permutations: hash functions.
+        jaccard_threshold: similarity from which texts should meet; chooses the bands unless they are given.
+        num_bands, num_rows_per_band: banding, both or none.
+        keep_short: compare short texts as a whole.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = (TEXT,)
+
+    tokenization: Literal["space", "punctuation", "character"] = "space"
+    window_size: int = 5
+    lowercase: bool = True
+    ignore_pattern: str | None = None
+    num_permutations: int = 256
+    jaccard_threshold: float = 0.7
+    num_bands: int | None = None
+    num_rows_per_band: int | None = None
+    keep_short: bool = False
+
+    def check(self) -> None:
+        """Bands must fit the permutations, and the pattern must be one."""
+        if self.window_size < 1 or self.num_permutations < 1:
+            raise ValueError("window_size and num_permutations must be at least 1")
+        if (
+            self.num_bands
+            and self.num_rows_per_band
+            and self.num_bands * self.num_rows_per_band > self.num_permutations
+        ):
+            raise ValueError("num_bands x num_rows_per_band is more than num_permutations")
+        try:
+            re.compile(self.ignore_pattern or "")
+        except re.error as error:
+            raise ValueError(f"ignore_pattern is not a regular expression: {error}") from error
+
+    def bands(self) -> tuple[int, int]:
+        """(bands, rows per band)."""
+        if self.num_bands and self.num_rows_per_band:
+            return self.num_bands, self.num_rows_per_band
+        return best_bands(self.jaccard_threshold, self.num_permutations)
+
+    def windows(self, text: str) -> set[bytes]:
+        """Overlapping windows of tokens, as UTF-8."""
+        text = text.lower() if self.lowercase else text
+        text = re.sub(self.ignore_pattern, "", text) if self.ignore_pattern else text
+        n = self.window_size
+        if self.tokenization == "character":
+            found = {text[i : i + n] for i in range(len(text) - n + 1)}
+        else:
+            tokens = text.split(" ") if self.tokenization == "space" else _punctuation().split(text)
+            found = {" ".join(tokens[i : i + n]) for i in range(len(tokens) - n + 1)}
+        if not found and self.keep_short:
+            found = {text}
+        return {window.encode("utf-8", "surrogatepass") for window in found}
+
+    def partial(self, batch: Batch, ctx: OpContext) -> Stats:
+        """One 64-bit hash per band."""
+        bands, rows = self.bands()
+        texts = batch.column(TEXT).to_pylist()
+        hashes = [band_hashes(signature(self.windows(text), self.num_permutations), bands, rows) for text in texts]
+        return {"bands": pa.array(hashes, pa.list_(pa.uint64(), bands))}
+
+    def reduce(self, partials: pa.Table, ctx: OpContext) -> Verdict:
+        """First of each connected group."""
+        column = partials.column("bands").combine_chunks()
+        bands = np.asarray(column.flatten().to_numpy()).reshape(len(column), -1)
+        return keep_first(components(bands), "nearly the same text as an earlier row")
