@@ -1,0 +1,1 @@
+"""The challenge folder: make one, or take over one that exists."""
