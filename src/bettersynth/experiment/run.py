@@ -1,0 +1,227 @@
+"""Run an experiment from beginning to end: data per condition, trials, comparison. Every part continues where it stopped.
+
+`demo`, `run` and `compare` are this one function with different conditions and places.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bettersynth.config.experiment import Condition, ExperimentConfig
+from bettersynth.core.artifact import write_atomic
+from bettersynth.core.errors import ConfigError
+from bettersynth.core.lang import t
+from bettersynth.core.record import DatasetSummary, ReportInput, StageCost, TrainingSummary
+from bettersynth.experiment import tables
+from bettersynth.experiment.compare import ComparisonTable, compare
+from bettersynth.experiment.loop import LoopTrial, StageData, make_data
+from bettersynth.experiment.summary import dataset_summary, environment, training_summary
+from bettersynth.experiment.trials import Trial, TrialResult, run_trials
+from bettersynth.experiment.workspace import Workspace
+
+Say = Callable[[str], None]
+DataBuilder = Callable[[Path], StageData | None]
+"""Makes a condition's stage-1 data into a folder; for controls that no recipe can make (they use hidden labels)."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an experiment writes.
+
+    Args:
+        root: everything that has no place of its own.
+        data: condition -> folder of its processed data; ``root/data/CONDITION`` when not given.
+        trials: condition -> folder of its (only) trial; ``root/trials/CONDITION-SEED`` when not given.
+    """
+
+    root: Path
+    data: Mapping[str, Path] = field(default_factory=dict)
+    trials: Mapping[str, Path] = field(default_factory=dict)
+
+    def data_folder(self, key: str) -> Path:
+        """Folder of a condition's (or ``condition@seed``'s) data."""
+        return self.data.get(key, self.root / "data" / key)
+
+    def trial_folder(self, condition: str, seed: int) -> Path:
+        """Folder of one trial."""
+        return self.trials.get(condition, self.root / "trials" / f"{condition}-{seed}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished experiment."""
+
+    config: ExperimentConfig
+    table: ComparisonTable
+    trials: Mapping[str, Mapping[int, TrialResult]]
+    data: Mapping[str, StageData | None]
+    data_costs: Mapping[str, StageCost]
+    places: Places
+
+
+def run_experiment(
+    config: ExperimentConfig,
+    places: Places,
+    *,
+    builders: Mapping[str, DataBuilder] | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    workers: int | None = None,
+    say: Say = lambda _: None,
+) -> Outcome:
+    """Make the data of every condition, run all trials, compare.
+
+    Args:
+        config: conditions, seeds, preset, tasks.
+        places: where to write.
+        builders: conditions whose data no recipe makes.
+        overrides: training keys to change per stage (refused by locked tracks unless they allow them).
+        workers: processes of the data engine, and trials run side by side; all cores when None.
+        say: told of each finished part.
+
+    Raises:
+        BetterSynthError: whatever stops a part; running again continues.
+    """
+    cores = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    workspace = Workspace(config.workspace)
+    data, costs = _make_all_data(config, workspace, places, dict(builders or {}), cores, say)
+    trial = LoopTrial(
+        workspace=config.workspace,
+        preset=config.preset,
+        data=data,
+        tasks=config.tasks,
+        split=config.split,
+        decoding=config.decoding.build() if config.decoding.is_set else None,
+        batch_size=config.batch_size,
+        limit=config.limit,
+        resamples=config.resamples,
+        overrides=overrides or {},
+    )
+    wanted = [
+        Trial(c.name, seed, places.trial_folder(c.name, seed), trial.fingerprint(c.name, seed))
+        for seed in config.seeds
+        for c in config.conditions
+    ]
+    results = run_trials(
+        wanted,
+        trial,
+        workers=cores,
+        progress=lambda done, total, name: say(
+            t("trained and evaluated {done}/{total} {name}", done=done, total=total, name=name)
+        ),
+    )
+    table = compare(config, results)
+    tables.write(table, results, places.root / "comparison")
+    return Outcome(config, table, results, data, costs, places)
+
+
+def _make_all_data(
+    config: ExperimentConfig,
+    workspace: Workspace,
+    places: Places,
+    builders: dict[str, DataBuilder],
+    workers: int,
+    say: Say,
+) -> tuple[dict[str, StageData | None], dict[str, StageCost]]:
+    data: dict[str, StageData | None] = {}
+    costs: dict[str, StageCost] = {}
+    for condition in config.conditions:
+        for key, seed in _data_keys(condition, config.seeds):
+            folder = places.data_folder(key)
+            if condition.name in builders:
+                data[key] = builders[condition.name](folder)
+                continue
+            made = make_data(
+                workspace,
+                condition.strategy or condition.name,
+                folder,
+                budget=_budget(config),
+                seed=seed,
+                workers=workers,
+                progress=None,
+            )
+            costs[key] = _first_cost(folder, key, made.cost)
+            data[key] = made
+            say(t("data of {name}: {rows} rows", name=key, rows=made.facts.get("rows")))
+    return data, costs
+
+
+def _data_keys(condition: Condition, seeds: tuple[int, ...]) -> list[tuple[str, int | None]]:
+    if condition.is_reseeded:
+        return [(f"{condition.name}@{seed}", seed) for seed in seeds]
+    return [(condition.name, None)]
+
+
+def _first_cost(folder: Path, key: str, cost: StageCost | None) -> StageCost:
+    """What making the data cost when it was made; a later run that finds it finished does not overwrite that."""
+    path = folder / "cost.json"
+    if path.is_file():
+        return StageCost(**json.loads(path.read_text(encoding="utf-8")))
+    known = cost or StageCost(f"process {key}", 0.0, 0.0)
+    write_atomic(path, json.dumps(asdict(known)).encode())
+    return known
+
+
+def _budget(config: ExperimentConfig) -> int | None:
+    from bettersynth.train.preset import load_preset
+
+    settings = load_preset(config.preset).pretrain
+    value = settings.get("samples_seen") or settings.get("max_samples")
+    return None if value is None else int(value)
+
+
+def report_input(
+    outcome: Outcome, *, title: str, command: str, is_demo: bool, datasets: tuple[DatasetSummary, ...] = ()
+) -> ReportInput:
+    """Everything the report page shows about an experiment."""
+    table = outcome.table
+    first_seed = min(outcome.config.seeds)
+    trainings: list[TrainingSummary] = []
+    for condition in outcome.config.conditions:
+        folder = outcome.places.trial_folder(condition.name, first_seed) / "training_dirs"
+        for stage in ("Pretrain", "Finetune"):
+            path = folder / f"MGM-2B-{stage}-{condition.name}-{first_seed}"
+            if path.is_dir():
+                trainings.append(training_summary(path, name=condition.name))
+    shown = datasets or tuple(
+        dataset_summary(outcome.places.data_folder(name), name=name, is_relative_to=outcome.config.workspace.absolute())
+        for name in outcome.data_costs
+    )
+    costs = list(outcome.data_costs.values())
+    for name, by_seed in outcome.trials.items():
+        for stage_cost in by_seed[first_seed].costs:
+            costs.append(StageCost(f"{name}: {stage_cost.stage}", *_cost_values(stage_cost)))
+    return ReportInput(
+        title=title,
+        command=command,
+        is_demo=is_demo,
+        datasets=shown,
+        trainings=tuple(trainings),
+        results=table.results,
+        comparisons=table.comparisons,
+        costs=tuple(costs),
+        environment=environment(),
+        digests={f"data {name}": made.digest for name, made in outcome.data.items() if made is not None},
+        notes=table.notes,
+    )
+
+
+def _cost_values(cost: StageCost) -> tuple[float, float, float, int]:
+    return cost.wall_s, cost.cpu_s, cost.gpu_s, cost.peak_rss_bytes
+
+
+def strategy_conditions(strategy: str, *, has_baseline: bool) -> tuple[Condition, ...]:
+    """The conditions of `run`: the user's strategy, with the raw pool beside it when asked for.
+
+    Raises:
+        ConfigError: the strategy is the baseline itself.
+    """
+    name = Path(strategy).stem
+    if has_baseline and name == "raw":
+        raise ConfigError(t("the baseline and the strategy are the same"), got=strategy)
+    mine = Condition(name=name, strategy=strategy)
+    return (Condition(name="raw", role="baseline"), mine) if has_baseline else (mine,)
