@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bettersynth.config.experiment import Condition, ExperimentConfig
 from bettersynth.core.artifact import Artifact, write_atomic, write_manifest
+from bettersynth.core.lang import t
 from bettersynth.core.meter import Meter
 from bettersynth.core.record import ReportInput, StageCost
 from bettersynth.demo.quality import filter_quality
@@ -21,8 +22,12 @@ from bettersynth.demo.world.build import DEMO, QUICK, WorldSizes, build
 from bettersynth.experiment.run import Outcome, Places, report_input, run_experiment
 from bettersynth.experiment.summary import dataset_summary
 from bettersynth.experiment.workspace import Workspace
+from bettersynth.kit.build import init
 from bettersynth.media.thumbnail import thumbnail
 from bettersynth.report.build import PAGE, build_report
+from bettersynth.submission.pack import ZIP, submit
+from bettersynth.submission.train_script import fill_script, render_script
+from bettersynth.train.preset import load_preset
 
 Say = Callable[[str], None]
 
@@ -71,6 +76,7 @@ def prepare_workspace(root: Path, *, sizes: WorldSizes, seed: int) -> StageCost:
         facts = build(root, sizes=sizes, seed=seed)
         for name, place in _BASE_PLACES.items():
             shutil.copytree(weights_folder() / name, root / _ZOO / place, dirs_exist_ok=True)
+        init(root, "demo")
     write_atomic(cost_file, json.dumps(asdict(meter.cost)).encode())
     files = [str(path.relative_to(marker)) for path in sorted(marker.rglob("*.json*")) if path.name != "cost.json"]
     write_manifest(marker, kind="world", facts=facts, files=files)
@@ -104,7 +110,7 @@ def run_demo(
         command: what the user typed, for the report.
     """
     root = out.absolute()
-    say("drawing the demo world")
+    say(t("drawing the demo world"))
     costs = [prepare_workspace(root, sizes=QUICK if is_quick else DEMO, seed=seed)]
     config = experiment_config(root, is_quick=is_quick, workers=workers)
     output = Workspace(root).output
@@ -118,7 +124,7 @@ def run_demo(
         report = _report(outcome, root, tuple(costs), command)
         build_report(report, root / "demo" / "report", root=root, thumbnail=thumbnail)
     costs += [*report.costs[len(costs) :], meter.cost]
-    submission = _pack(outcome, root, say)
+    submission = _pack(root, say)
     return DemoResult(root, report, root / "demo" / "report" / PAGE, submission, tuple(costs))
 
 
@@ -136,5 +142,32 @@ def _report(outcome: Outcome, root: Path, costs: tuple[StageCost, ...], command:
     return replace(page, costs=(*costs, *page.costs))
 
 
-def _pack(outcome: Outcome, root: Path, say: Say) -> Path:
-    raise NotImplementedError
+def _pack(root: Path, say: Say) -> Path:
+    """Submit the balanced run as the demo track's zip."""
+    script = fill_script(render_script("demo"), {"EXP_NAME": f"balanced-{SEED}"})
+    write_atomic(root / "output" / "train.sh", script.encode())
+    folder = root / "output" / "submission"
+    submit(root, "demo", folder)
+    say(t("packed {path}", path=folder / ZIP))
+    return folder / ZIP
+
+
+def plan_demo(out: Path, *, is_quick: bool, seed: int) -> list[tuple[str, str, str]]:
+    """What `run_demo` would do: part, ``done`` or ``to do``, and a detail. Writes nothing."""
+    root = out.absolute()
+    sizes = QUICK if is_quick else DEMO
+    preset = load_preset("demo_quick" if is_quick else "demo")
+    rows: list[tuple[str, Path, str]] = [
+        ("world", root / "hidden", f"{sizes.pool} pairs, {sizes.instruct} instructions, seed {seed}"),
+        ("data: raw", root / "demo" / "raw" / "processed_data", "raw"),
+        ("data: balanced", root / "output" / "processed_data", STRATEGY),
+    ]
+    for name, folder in (("raw", root / "demo" / "raw"), ("balanced", root / "output")):
+        for stage, kind in (("pretrain", "Pretrain"), ("finetune", "Finetune")):
+            seen = (preset.pretrain if stage == "pretrain" else preset.finetune)["samples_seen"]
+            place = folder / "training_dirs" / f"MGM-2B-{kind}-{name}-{SEED}"
+            rows.append((f"train: {name} {stage}", place, f"{seen} samples"))
+    rows.append(("comparison", root / "demo" / "comparison", f"{sizes.textvqa} + {sizes.mmbench} questions"))
+    rows.append(("report", root / "demo" / "report", PAGE))
+    rows.append(("submission", root / "output" / "submission", ZIP))
+    return [(part, t("done") if Artifact.exists(place) else t("to do"), detail) for part, place, detail in rows]

@@ -1,4 +1,4 @@
-"""Run an experiment from beginning to end: data per condition, trials, comparison. Every part continues where it stopped.
+"""Run an experiment from beginning to end: data per condition, trials, comparison. Every part resumes by itself.
 
 `demo`, `run` and `compare` are this one function with different conditions and places.
 """

@@ -1,4 +1,4 @@
-"""What a report shows, gathered from finished artifacts: data sets, trainings, machine. The report itself computes nothing."""
+"""What a report shows, gathered from finished artifacts: data sets, trainings, machine. The page computes nothing."""
 
 from __future__ import annotations
 
