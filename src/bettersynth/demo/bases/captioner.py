@@ -33,7 +33,7 @@ from bettersynth.demo.bases.vision_text import (
     save_tokenizer,
     vocabulary,
 )
-from bettersynth.demo.bases.vision_towers import VitReader, preprocessor_config, train_dense
+from bettersynth.demo.bases.vision_towers import VitReader, model_config, preprocessor_config, train_dense
 from bettersynth.demo.world.scene import sample_scene
 from bettersynth.demo.world.vocab import EVAL_VOCAB, Vocabulary
 from bettersynth.models.weights import save_tensors, write_json
@@ -73,7 +73,7 @@ def blip_config() -> BlipConfig:
 
 
 def train_captioner(
-    folder: Path, *, eye_steps: int = 2500, tongue_steps: int = 4000, batch_size: int = 32, seed: int = 3
+    folder: Path, *, eye_steps: int = 2500, tongue_steps: int = 2500, batch_size: int = 32, seed: int = 3
 ) -> None:
     """Train and save the captioner.
 
@@ -88,6 +88,9 @@ def train_captioner(
     start_values(model, torch.Generator().manual_seed(seed))
     reader = VitReader(model.vision_model, EYE_DIM, tuple(HEADS), IMAGE_PX)
     train_dense(reader, "captioner eye", num_steps=eye_steps, batch_size=batch_size, seed=seed, peak=2e-3)
+    with torch.no_grad():
+        for parameter in model.vision_model.parameters():
+            parameter.copy_(parameter.half())  # as stored: the decoder learns from the eye that is shipped
     save_captioner(model, folder)
     train_tongue(model, folder, num_steps=tongue_steps, batch_size=batch_size, seed=seed)
 
@@ -167,9 +170,7 @@ def evaluate_captioner(model: BlipForConditionalGeneration, vocab: Vocabulary, c
 
 def save_captioner(model: BlipForConditionalGeneration, folder: Path) -> None:
     """Write config, half-precision weights, preprocessor and tokenizer in BLIP's folder layout."""
-    config = model.config.to_dict() | {"architectures": ["BlipForConditionalGeneration"]}
-    config.pop("transformers_version", None)
-    write_json(config, folder / "config.json")
+    write_json(model_config(model), folder / "config.json")
     state = {k: v.half() for k, v in model.state_dict().items() if v.is_floating_point() and not _is_tied(k)}
     save_tensors(state, folder / "model.safetensors")
     size = {"height": IMAGE_PX, "width": IMAGE_PX}

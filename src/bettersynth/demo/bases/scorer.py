@@ -37,7 +37,7 @@ from bettersynth.demo.bases.vision_text import (
     save_tokenizer,
     vocabulary,
 )
-from bettersynth.demo.bases.vision_towers import CLIP_PX, clip_vision_config, preprocessor_config
+from bettersynth.demo.bases.vision_towers import CLIP_PX, clip_vision_config, model_config, preprocessor_config
 from bettersynth.demo.world.language import caption
 from bettersynth.demo.world.scene import sample_scene
 from bettersynth.demo.world.vocab import Vocabulary
@@ -49,13 +49,13 @@ _TIED_TEMPERATURE = 20.0  # logit scale at the start; CLIP's own 14.3 is slower 
 
 
 def scorer_config() -> CLIPConfig:
-    """The low-resolution tower's vision part and a text encoder of 3 layers, 128 wide."""
+    """The low-resolution tower's vision part and a text encoder of 2 layers, 128 wide."""
     text = CLIPTextConfig(
         vocab_size=len(vocabulary()),
         hidden_size=128,
         intermediate_size=512,
         projection_dim=PROJECTION_DIM,
-        num_hidden_layers=3,
+        num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=MAX_TOKENS,
         pad_token_id=PAD_ID,
@@ -66,7 +66,7 @@ def scorer_config() -> CLIPConfig:
     return CLIPConfig(text_config=text.to_dict(), vision_config=vision, projection_dim=PROJECTION_DIM)
 
 
-def train_scorer(folder: Path, clip_vit: Path, *, num_steps: int = 2500, batch_size: int = 64, seed: int = 4) -> None:
+def train_scorer(folder: Path, clip_vit: Path, *, num_steps: int = 1200, batch_size: int = 48, seed: int = 4) -> None:
     """Train and save the scorer.
 
     Args:
@@ -118,9 +118,7 @@ def retrieval(model: CLIPModel, vocab: Vocabulary, count: int = 512) -> float:
 
 def save_scorer(model: CLIPModel, folder: Path) -> None:
     """Write config, half-precision weights, preprocessor and tokenizer in CLIP's folder layout."""
-    config = model.config.to_dict() | {"architectures": ["CLIPModel"]}
-    config.pop("transformers_version", None)
-    write_json(config, folder / "config.json")
+    write_json(model_config(model), folder / "config.json")
     state = {k: v.half() for k, v in model.state_dict().items() if v.is_floating_point()}
     save_tensors(state, folder / "model.safetensors")
     write_json(preprocessor_config(CLIP_PX), folder / "preprocessor_config.json")

@@ -84,10 +84,10 @@ def detection_auc(part: str, model: Any) -> dict[str, float]:
 
 
 @torch.no_grad()
-def pair_scores(part: str, model: Any, noise: str) -> torch.Tensor:
-    """Signal (N,) of held-out pairs of one quality class; more is better."""
+def pair_scores(part: str, model: Any, noise: str, count: int = _PAIRS_PER_CLASS) -> torch.Tensor:
+    """Signal (count,) of held-out pairs of one quality class; more is better."""
     rng = random.Random(f"{HELD_OUT_SEED} {noise}")
-    pairs = [make_pair(noise, EVAL_VOCAB, rng) for _ in range(_PAIRS_PER_CLASS)]
+    pairs = [make_pair(noise, EVAL_VOCAB, rng) for _ in range(count)]
     tokenizer, found = make_tokenizer(), []
     for start in range(0, len(pairs), 64):
         part_of = pairs[start : start + 64]

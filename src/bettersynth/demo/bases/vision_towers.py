@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
 
 from bettersynth.demo.bases.vision_data import (
     HEADS,
@@ -158,12 +159,23 @@ def train_dense(reader: VitReader, label: str, *, num_steps: int, batch_size: in
 
 def save_clip_vit(vit: CLIPVisionModel, folder: Path) -> None:
     """Write config, weights under the names of real CLIP checkpoints, and the preprocessor's configuration."""
-    config = vit.config.to_dict() | {"architectures": ["CLIPVisionModel"]}
-    config.pop("transformers_version", None)
-    write_json(config, folder / "config.json")
+    write_json(model_config(vit), folder / "config.json")
     names = {f"vision_model.{name.removeprefix('vision_model.')}": v for name, v in vit.state_dict().items()}
     save_tensors({k: v.half() for k, v in names.items() if "position_ids" not in k}, folder / "model.safetensors")
     write_json(preprocessor_config(CLIP_PX), folder / "preprocessor_config.json")
+
+
+_CONFIG_NOISE = ("_name_or_path", "transformers_version", "dtype", "id2label", "label2id", "problem_type")
+
+
+def model_config(model: PreTrainedModel) -> dict[str, Any]:
+    """A model's `config.json`, without what says nothing or changes with the library's version."""
+
+    def clean(config: dict[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in config.items() if key not in _CONFIG_NOISE}
+        return {key: clean(value) if isinstance(value, dict) else value for key, value in kept.items()}
+
+    return clean(model.config.to_dict()) | {"architectures": [type(model).__name__]}
 
 
 def preprocessor_config(image_px: int) -> dict[str, object]:
