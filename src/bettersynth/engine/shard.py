@@ -333,7 +333,7 @@ class ShardRun:
         mask = operator.keep(stats)
         dropped = np.flatnonzero(~mask)
         if len(dropped):
-            self._drop(phase, batch, dropped, operator.reasons(stats, dropped), names, count)
+            self._drop(phase, batch, dropped, operator.reasons(stats, dropped), count)
         return batch.filter(pa.array(mask))
 
     def _partial(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
@@ -351,8 +351,7 @@ class ShardRun:
         dropped = np.flatnonzero(copies == 0)
         if len(dropped):
             reasons = verdict.column("reason").take(pa.array(dropped)).to_pylist()
-            names = [name.removeprefix(STATS) for name in verdict.column_names if name.startswith(STATS)]
-            self._drop(phase, batch, dropped, reasons, names, count)
+            self._drop(phase, batch, dropped, reasons, count)
         if not len(copies) or copies.max() <= 1:
             return batch.filter(pa.array(copies > 0))
         source = np.repeat(np.arange(len(copies)), copies)
@@ -369,7 +368,7 @@ class ShardRun:
         self._note_rewritten(phase, batch, made, count)
         gone = np.setdiff1d(np.arange(batch.num_rows), made.source[~made.is_child])
         if len(gone):
-            self._drop(phase, batch, gone, [t("replaced by its children")] * len(gone), [], count)
+            self._drop(phase, batch, gone, [t("replaced by its children")] * len(gone), count)
         return self._with_children(phase, made.batch, made.source, made.is_child, count)
 
     def _note_rewritten(self, phase: Phase, batch: Batch, made: Made, count: StepCount) -> None:
@@ -402,13 +401,13 @@ class ShardRun:
             self.events.append(TraceRow(**event, after=out.column(TEXT)[row].as_py()))
         return out
 
-    def _drop(
-        self, phase: Phase, batch: Batch, rows: Any, reasons: list[str], stats: list[str], count: StepCount
-    ) -> None:
+    def _drop(self, phase: Phase, batch: Batch, rows: Any, reasons: list[str], count: StepCount) -> None:
         for reason in reasons:
             count.dropped[reason] = count.dropped.get(reason, 0) + 1
         texts = batch.column(TEXT)
-        events = self._events(batch, rows, phase, "dropped", stats)
+        # A dropped row shows every score it had, so that distributions before and after can be drawn from the trace.
+        names = [name.removeprefix(STATS) for name in batch.schema.names if name.startswith(STATS)]
+        events = self._events(batch, rows, phase, "dropped", names)
         for row, reason, event in zip(rows.tolist(), reasons, events, strict=True):
             self.events.append(TraceRow(**event, reason=reason, before=texts[row].as_py()))
 

@@ -29,7 +29,7 @@ class CleanHtmlMapper(TextMapper):
     def rewrite(self, text: str) -> str:
         """The text without markup."""
         if not any(mark in text for mark in "<&\r\0"):
-            return text.lstrip()
+            return text.lstrip(" \t\n\f\r")
         from selectolax.lexbor import LexborHTMLParser
 
         marked = text.replace(LLAVA_IMAGE, _SHIELD)

@@ -1,0 +1,193 @@
+"""Simple statistics of a data set, for exploring it and for showing what a recipe changed. No models."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bettersynth.core.errors import DataError
+from bettersynth.engine import trace
+from bettersynth.engine.source import find_files
+from bettersynth.formats import llava
+from bettersynth.formats.data_juicer import DEFAULT_TOKENS, field_problem
+from bettersynth.formats.jsonl import BadLine, read_rows
+from bettersynth.formats.parquet import read_parquet
+from bettersynth.media.header import read_header
+from bettersynth.ops._words import num_special, refined_words
+
+_BINS = 24
+_MARKUP = re.compile(r"<[a-zA-Z/][^>]*>|&[a-z]+;")
+_TEXT_STATS = ("caption_len", "num_words", "special_char_ratio")
+_IMAGE_STATS = ("image_width", "image_height", "aspect_ratio", "image_kib")
+
+
+class Collected:
+    """Values and counts of one data set. Memory: a few numbers per row."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {name: [] for name in (*_TEXT_STATS, *_IMAGE_STATS)}
+        self.counts: Counter[str] = Counter()
+        self.texts: Counter[int] = Counter()
+        self.images: Counter[str] = Counter()
+        self.problems: Counter[str] = Counter()
+        self.ids: Counter[str] = Counter()
+
+    def add(self, record: Mapping[str, Any], root: Path, text_key: str, image_key: str) -> None:
+        """Take in one row."""
+        caption = DEFAULT_TOKENS.strip(record[text_key])
+        self.counts["rows"] += 1
+        self.ids[str(record.get("id", ""))] += 1
+        self.texts[hash(caption)] += 1
+        self.values["caption_len"].append(len(caption))
+        self.values["num_words"].append(len(refined_words(caption, lower=False)))
+        self.values["special_char_ratio"].append(num_special(caption) / len(caption) if caption else 0.0)
+        self.counts["empty_caption"] += not caption
+        self.counts["not_ascii"] += not caption.isascii()
+        self.counts["markup"] += bool(_MARKUP.search(caption))
+        images = record.get(image_key) or []
+        self.counts["without_image"] += not images
+        self.counts["image_tokens_differ"] += DEFAULT_TOKENS.num_images(record[text_key]) != len(images)
+        for image in images:
+            self.images[image] += 1
+            if self.images[image] == 1:
+                self._add_image(root / image)
+
+    def _add_image(self, path: Path) -> None:
+        try:
+            header = read_header(path)
+        except DataError as error:
+            self.problems[error.message] += 1
+            return
+        self.values["image_width"].append(header.width)
+        self.values["image_height"].append(header.height)
+        self.values["aspect_ratio"].append(round(header.width / header.height, 4))
+        self.values["image_kib"].append(round(header.size_bytes / 1024, 2))
+
+
+def analyze(
+    path: Path, *, image_root: Path | None = None, text_key: str = "text", image_key: str = "images"
+) -> dict[str, Any]:
+    """Counts, problems and distributions of a data set in the Data-Juicer or LLaVA form.
+
+    Returns:
+        JSON-able: ``rows``, ``counts`` (rows with markup, without picture, ...), ``duplicates`` (rows beyond the first
+        of equal texts, pictures, ids), ``problems`` (message to count), ``stats`` (name to mean, min, quartiles, max),
+        ``histograms`` (name to ``edges`` and ``counts``).
+
+    Raises:
+        ConfigError, DataError: the path does not exist or cannot be read.
+    """
+    collected = collect(path, image_root=image_root, text_key=text_key, image_key=image_key)
+    counts = dict(collected.counts)
+    arrays = {name: np.array(values, np.float64) for name, values in collected.values.items() if values}
+    return {
+        "rows": counts.pop("rows", 0),
+        "counts": counts,
+        "duplicates": {
+            name: sum(counter.values()) - len(counter)
+            for name, counter in (("text", collected.texts), ("image", collected.images), ("id", collected.ids))
+        },
+        "problems": dict(collected.problems.most_common()),
+        "stats": {name: _summary(values) for name, values in arrays.items()},
+        "histograms": {
+            name: {"edges": (edges := _edges([values])).tolist(), "counts": _count(values, edges)}
+            for name, values in arrays.items()
+        },
+    }
+
+
+def collect(
+    path: Path, *, image_root: Path | None = None, text_key: str = "text", image_key: str = "images"
+) -> Collected:
+    """Read a data set once and gather its values; bad records are counted as problems."""
+    collected = Collected()
+    for file in find_files([path]):
+        for record in _records(file):
+            problem = record.reason if isinstance(record, BadLine) else None
+            if isinstance(record, dict):
+                problem = field_problem(record, text_key=text_key, image_key=image_key)
+            if problem is not None:
+                collected.problems[problem.split(":")[0]] += 1
+            elif isinstance(record, dict):
+                collected.add(record, image_root or file.parent, text_key, image_key)
+    return collected
+
+
+def _records(file: Path) -> Iterator[dict[str, Any] | BadLine]:
+    if file.suffix == ".parquet":
+        yield from read_parquet(file)
+    elif file.suffix == ".json":
+        reading = llava.read_llava(file)
+        yield from (BadLine(bad.row, bad.reason, "", bad.id) for bad in reading.rejected)
+        yield from llava.llava_to_dj(reading.records, only_keep_caption=True)
+    else:
+        yield from (record for _, record in read_rows(file))
+
+
+def histograms(before: Path, after: Path, *, image_root: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Distributions of two versions of a data set over common bins, in the form reports show.
+
+    Args:
+        before: the data before, a file or folder; ``after``: a processed folder (its data file) or a file.
+
+    Returns:
+        Stat name to ``{"edges": [n+1], "before": [n], "after": [n]}``: text and picture statistics, then the scores
+        that the recipe's operators computed (from the trace, when ``after`` is a processed folder).
+    """
+    root = image_root or (before if before.is_dir() else before.parent)
+    data = after / "processed_data.jsonl" if after.is_dir() else after
+    left, right = collect(before, image_root=root), collect(data, image_root=root)
+    found = {}
+    for name in (*_TEXT_STATS, *_IMAGE_STATS):
+        values = [np.array(part.values[name], np.float64) for part in (left, right)]
+        if len(values[0]):
+            found[name] = _pair(values)
+    if (after / trace.TRACE_FILE).is_file():
+        found.update(score_histograms(after))
+    return found
+
+
+def score_histograms(folder: Path) -> dict[str, dict[str, Any]]:
+    """Distributions of the operators' scores: over all rows that were scored, and over those that stayed."""
+    every: dict[str, list[float]] = {}
+    kept: dict[str, list[float]] = {}
+    for action in ("kept", "dropped"):
+        for event in trace.load(folder, action=action):
+            for name, value in event["scores"].items():
+                number = float(np.mean(value)) if isinstance(value, list) and value else value
+                if isinstance(number, int | float):
+                    every.setdefault(name, []).append(float(number))
+                    if action == "kept":
+                        kept.setdefault(name, []).append(float(number))
+    return {name: _pair([np.array(values), np.array(kept.get(name, []))]) for name, values in sorted(every.items())}
+
+
+def _pair(values: Sequence[npt.NDArray[np.float64]]) -> dict[str, Any]:
+    edges = _edges(values)
+    return {"edges": edges.tolist(), "before": _count(values[0], edges), "after": _count(values[1], edges)}
+
+
+def _edges(values: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Bins over the middle 99 % of all values; what lies beyond falls in the outer bins."""
+    joined = np.concatenate(list(values))
+    low, high = np.quantile(joined, [0.005, 0.995])
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return np.round(np.linspace(low, high, _BINS + 1), 6)
+
+
+def _count(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> list[int]:
+    counts: list[int] = np.histogram(np.clip(values, edges[0], edges[-1]), bins=edges)[0].tolist()
+    return counts
+
+
+def _summary(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    low, q1, median, q3, high = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
+    names = ("min", "q1", "median", "q3", "max", "mean")
+    return {n: round(float(v), 4) for n, v in zip(names, (low, q1, median, q3, high, values.mean()), strict=True)}
