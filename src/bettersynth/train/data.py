@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,6 @@ from bettersynth.media.header import read_header
 from bettersynth.models.family import Processor, Rejected
 from bettersynth.train.examples import ExampleStore, RejectedRow, TrainingSet
 
-Tick = Callable[[int, int], None]
-"""Called with (done, total) now and then."""
-
 
 def choose_rows(rows: int, limit: int | None, seed: int) -> list[int]:
     """The rows that are used, in order: all, or as many as the limit drawn as the challenge kit draws them.
@@ -33,13 +30,12 @@ def choose_rows(rows: int, limit: int | None, seed: int) -> list[int]:
     return random.Random(seed).sample(range(rows), limit)
 
 
-def prepare(config: StageConfig, processor: Processor, tick: Tick | None = None) -> TrainingSet:
+def prepare(config: StageConfig, processor: Processor) -> TrainingSet:
     """Tokenise the data of a stage and check that its pictures are there; opens no picture in full.
 
     Args:
         config: names data file, image folder, sample limit and what to do with bad samples.
         processor: the model family's processor.
-        tick: progress of the pass over the rows.
 
     Raises:
         DataError: unreadable data, no usable row, or more bad rows than the config allows.
@@ -48,9 +44,7 @@ def prepare(config: StageConfig, processor: Processor, tick: Tick | None = None)
     limit = min((n for n in (config.max_samples, config.samples_seen) if n is not None), default=None)
     chosen = choose_rows(len(items), limit, config.sample_seed)
     store, rejected = ExampleStore(), []
-    for done, row in enumerate(chosen):
-        if tick is not None and done % 512 == 0:
-            tick(done, len(chosen))
+    for row in chosen:
         failure = _encode(items[row], row, processor, store)
         if failure is not None:
             rejected.append(failure)

@@ -188,10 +188,10 @@ def _train(job: StageJob, family: ModelFamily, watchers: Sequence[Callback]) -> 
     artifact = Artifact(job.out, "checkpoint", "", {}, {}, {})
     if job.devices.is_main:
         run = {
-            "wall_s": result.counters.wall_s,
-            "cpu_s": result.counters.cpu_s,
-            "last_process_wall_s": meter.cost.wall_s,
-            "last_process_cpu_s": meter.cost.cpu_s,
+            "wall_s": round(result.earlier_s[0] + meter.cost.wall_s, 3),
+            "cpu_s": round(result.earlier_s[1] + meter.cost.cpu_s, 3),
+            "training_wall_s": round(result.counters.wall_s, 3),
+            "training_cpu_s": round(result.counters.cpu_s, 3),
             "peak_rss_bytes": meter.cost.peak_rss_bytes,
             "device": str(job.devices.device),
             "processes": job.devices.world,

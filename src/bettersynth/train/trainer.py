@@ -34,13 +34,20 @@ from bettersynth.train.session import reproducible, stop_on_signals
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a finished loop did; ``bad`` are the samples whose picture turned out to be damaged, by example index."""
+    """What a finished loop did.
+
+    Attributes:
+        bad: samples whose picture turned out to be damaged, by example index.
+        mean_loss: over all steps.
+        earlier_s: wall and processor seconds of training in processes before this one.
+    """
 
     counters: Counters
     total_steps: int
     bad: dict[int, RejectedRow]
     weights_digest: str
     mean_loss: float
+    earlier_s: tuple[float, float]
 
 
 def order_spec(config: StageConfig, data: TrainingSet) -> OrderSpec:
@@ -111,6 +118,7 @@ class Trainer:
         """
         self._resume()
         first = self.counters.step
+        self._earlier_s = (self.counters.wall_s, self.counters.cpu_s)
         self._started = (time.perf_counter() - self.counters.wall_s, cpu_seconds() - self.counters.cpu_s)
         self._session = (time.perf_counter(), self.counters.samples)
         info = RunInfo(
@@ -358,9 +366,8 @@ class Trainer:
     def _result(self) -> TrainResult:
         bad = {index: RejectedRow(**row) for index, row in self.counters.bad.items()}
         digest = checkpoint.weights_digest(self.parameters)
-        return TrainResult(
-            self.counters, self.spec.steps, bad, digest, self.counters.loss_total / max(1, self.spec.steps)
-        )
+        mean_loss = self.counters.loss_total / max(1, self.spec.steps)
+        return TrainResult(self.counters, self.spec.steps, bad, digest, mean_loss, self._earlier_s)
 
     def _summary(self, result: TrainResult) -> dict[str, Any]:
         counters = result.counters
