@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bettersynth.core.errors import BetterSynthError
@@ -64,6 +65,13 @@ class PictureBook:
             self._left -= cost
         return self._known[path] or None
 
+    def shown(self, path: str) -> str:
+        """How the page calls a picture: without the folders of the machine it was made on."""
+        full = Path(path)
+        if not full.is_absolute():
+            return path
+        return full.relative_to(self._root).as_posix() if full.is_relative_to(self._root) else full.name
+
     def _read(self, path: Path) -> bytes:
         try:
             if self._thumbnail is not None:
@@ -75,11 +83,15 @@ class PictureBook:
 
 
 def fill(book: PictureBook, galleries: Mapping[str, Sequence[Picture]]) -> dict[str, list[tuple[Picture, str | None]]]:
-    """Data URIs for every gallery, one picture of each in turn, so that none starves the others."""
+    """Data URIs for every gallery, one picture of each in turn, so that none starves the others.
+
+    The pictures' paths become the names that the page shows.
+    """
     chosen: dict[str, list[tuple[Picture, str | None]]] = {name: [] for name in galleries}
     for position in range(MAX_PER_GALLERY):
         for name, pictures in galleries.items():
             if position < len(pictures):
                 picture = pictures[position]
-                chosen[name].append((picture, book.uri(picture.path)))
+                uri = book.uri(picture.path)
+                chosen[name].append((replace(picture, path=book.shown(picture.path)), uri))
     return chosen

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 
 from bettersynth.config.submission import track_rules
+from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.fingerprint import digest_bytes
 from bettersynth.core.lang import t
@@ -117,6 +119,25 @@ def fill_script(text: str, values: Mapping[str, str | int]) -> str:
         # Only the first place: the script's locked part uses the same names further down.
         text = re.sub(rf"^{name}=.*$", lambda _, line=f"{name}={quoted}": line, text, count=1, flags=re.MULTILINE)  # type: ignore[misc]
     return text
+
+
+def save_script(workspace: Path, values: Mapping[str, str | int], *, track: str) -> Path:
+    """Write ``output/train.sh`` as the kit's train script does when it has finished, for a run that went without it.
+
+    The kit's own script is taken when there is one, so that an adopted kit keeps its form.
+
+    Args:
+        values: variables of the editable block, e.g. ``{"EXP_NAME": "balanced-1"}``.
+
+    Raises:
+        ConfigError: a name that the block does not have, or a value that is not allowed there.
+        DataError: the folder cannot be written.
+    """
+    own = workspace / (TRAIN_SCRIPT_10K if track == "10k" else TRAIN_SCRIPT)
+    text = own.read_text(encoding="utf-8") if own.is_file() else render_script(track)
+    path = workspace / "output" / "train.sh"
+    write_atomic(path, fill_script(text, values).encode())
+    return path
 
 
 @lru_cache(maxsize=8)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bettersynth.config.recipe import load_recipe
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import set_language
+from bettersynth.engine.plan import read_recipe
 from bettersynth.kit.build import STRATEGIES, adopt, init, kit_files, strategy_files
 from bettersynth.submission.locked_files import changed_locked, read_record, record_data
 
@@ -74,8 +74,9 @@ def test_scripts_are_sound_and_hold_no_absolute_path_or_placeholder(tmp_path: Pa
 @pytest.mark.parametrize("track", ["online", "demo"])
 def test_recipes_are_valid(tmp_path: Path, track: str) -> None:
     init(tmp_path, track)
-    for name in ("solution/image_captioning.yaml", "solution/data_process_config.yaml"):
-        recipe = load_recipe(tmp_path / name)
+    recipes = ("solution/image_captioning.yaml", "solution/data_process_config.yaml")
+    for name in (*recipes, "toolkit/data-juicer/configs/demo/process.yaml"):
+        recipe = read_recipe(tmp_path / name)
         assert recipe.keys.track == "challenge" and recipe.steps
         assert not Path(recipe.keys.dataset_path).is_absolute()
         assert any("caption" in step.operator for step in recipe.steps), "a synthesis step is part of it"
@@ -233,7 +234,7 @@ def test_thin_scripts_call_their_commands(tmp_path: Path) -> None:
         ["solution/run_experiment.py", "data_only"],
         ["solution/strategy_comparison.py", "--seeds", "5"],
         ["solution/dj_to_llava_format.py", "--input", "a.jsonl", "--output", "b.json"],
-        ["toolkit/data-juicer/tools/process_data.py", "--config", "solution/image_captioning.yaml"],
+        ["toolkit/data-juicer/tools/process_data.py", "--config", "solution/image_captioning.yaml", "--np", "2"],
         ["toolkit/training/preprocess/check_global_batch_size.py", "4", "64", "256"],
     ):
         done = subprocess.run(
@@ -245,7 +246,7 @@ def test_thin_scripts_call_their_commands(tmp_path: Path) -> None:
         "run --workspace . data_only",
         "compare --workspace . --seeds 5",
         "convert dj-to-llava --input a.jsonl --output b.json --original ./input/pretrain_stage_1/stage_1.json",
-        "process --config solution/image_captioning.yaml",
+        "process solution/image_captioning.yaml --np 2",
         "train --check-batch 4 64 1 --expected 256",
     ]
 

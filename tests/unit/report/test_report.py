@@ -250,6 +250,14 @@ def test_pictures_share_a_budget_and_what_is_missing_is_counted(tmp_path: Path) 
     assert ">2 of 2 shown<" in html and ">1 without a picture" in html
 
 
+def test_absolute_picture_paths_do_not_reach_the_page(tmp_path: Path) -> None:
+    (name,) = SAMPLE.draw_pictures(tmp_path, 1)
+    gallery = (Picture(str(tmp_path / name), "in"), Picture("/elsewhere/on/this/machine.png", "out"))
+    html = render_html(ReportInput("t", "", False, (DatasetSummary("d", 1, galleries={"g": gallery}),)), root=tmp_path)
+    assert f'alt="{name}"' in html and "machine.png" in html
+    assert str(tmp_path) not in html and "/elsewhere" not in html
+
+
 def test_only_pictures_are_embedded(tmp_path: Path) -> None:
     (tmp_path / "a.svg").write_text("<svg onload='alert(1)'/>")
     (tmp_path / "a.png").write_text("<html>")

@@ -22,7 +22,7 @@ from bettersynth.infer.checkpoint import checkpoint_digest
 from bettersynth.infer.protocols import ChatRequest, ChatResponse, Decoding
 from bettersynth.kit.build import init
 from bettersynth.submission.locked_files import record_data
-from bettersynth.submission.train_script import fill_script, render_script
+from bettersynth.submission.train_script import save_script
 from bettersynth.train.preset import load_preset
 
 NAME = "balanced"
@@ -110,8 +110,7 @@ def finished_kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build(kit, sizes=SIZES, seed=3)
     init(kit, "demo")
     record_data(kit)
-    values = {"EXP_NAME": NAME}
-    (kit / "output/train.sh").write_text(fill_script(render_script("demo"), values))
+    save_script(kit, {"EXP_NAME": NAME}, track="demo")
     first = write_stage(kit, 1, write_data(kit))
     instruct = kit / "toolkit/training/data/finetuning_stage_1_demo/mgm_instruction_stage_1_demo.json"
     second = write_stage(kit, 2, instruct, first.digest)
