@@ -16,7 +16,7 @@ PLACES: dict[str, Any] = {"data": Path("d.json"), "model_zoo": Path("zoo")}
 
 
 def test_all_tracks_load() -> None:
-    assert preset_names() == ["10k", "demo", "final", "online", "solution"]
+    assert {"10k", "demo", "final", "online", "solution"} <= set(preset_names())
     for name in preset_names():
         preset = load_preset(name)
         for stage in (1, 2):
