@@ -54,7 +54,7 @@ def _totals(data: DatasetSummary) -> str:
         ("failed", both("quarantined"), failed),
     ]
     tiles = "".join(
-        f'<div class="tile"><i class="swatch {kind}"></i><b>{count:,}</b><span>{label}</span></div>'
+        f'<div class="tile"><b>{count:,}</b><span><i class="swatch {kind}"></i>{label}</span></div>'
         for kind, label, count in items
         if count or kind in ("", "kept")
     )
@@ -78,7 +78,7 @@ def _reasons(steps: Sequence[Accounting]) -> str:
         f'{stacked_bar([(kind, n)], top)}<span class="value"><b>{n:,}</b></span></div>'
         for reason, kind, n in counts
     )
-    return f'<h4>{both("Why rows left")}</h4><div class="scores reasons">{rows}</div>'
+    return f'<h4>{both("Why rows were dropped or set aside")}</h4><div class="scores reasons">{rows}</div>'
 
 
 def _accounting(steps: Sequence[Accounting]) -> str:
@@ -160,7 +160,7 @@ def _quality(classes: Sequence[FilterQuality]) -> str:
     )
     return (
         f'<h4>{both("Filters against the known noise")}</h4><p>{summary}</p><p class="small">{key}</p>'
-        f'<div class="scores wider">{"".join(rows)}</div>'
+        f'<div class="scores wider noise">{"".join(rows)}</div>'
     )
 
 
