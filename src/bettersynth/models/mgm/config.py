@@ -210,6 +210,19 @@ def clip_vision_fields(folder: Path) -> dict[str, Any]:
     return {key: vision.get(key, defaults[key]) for key in _VISION_FIELDS if key in defaults or key in vision}
 
 
+def zoo_name(folder: Path) -> str:
+    """How a checkpoint names a base folder: from ``model_zoo`` on, as the original's configs do.
+
+    A checkpoint then does not depend on where it was made, and its digest neither. Folders outside of a model zoo
+    keep their path.
+    """
+    parts = folder.parts
+    if "model_zoo" not in parts:
+        return str(folder)
+    start = len(parts) - 1 - parts[::-1].index("model_zoo")
+    return "/".join(parts[start:])
+
+
 def config_from_bases(spec: BaseFolders, depths: list[int], dims: list[int]) -> MgmConfig:
     """The configuration of a fresh model over three base folders."""
     fields = read_json(spec.llm / CONFIG_FILE)
@@ -220,10 +233,10 @@ def config_from_bases(spec: BaseFolders, depths: list[int], dims: list[int]) -> 
     fields = {
         **MM_DEFAULTS,
         **fields,
-        "_name_or_path": str(spec.llm),
+        "_name_or_path": zoo_name(spec.llm),
         "model_type": "mgm_gemma",
-        "mm_vision_tower": str(spec.vision_tower),
-        "mm_vision_tower_aux": str(spec.vision_tower_aux),
+        "mm_vision_tower": zoo_name(spec.vision_tower),
+        "mm_vision_tower_aux": zoo_name(spec.vision_tower_aux),
         "mm_hidden_size": vision["hidden_size"],
         "mm_hidden_size_aux": sum(dims),
         "image_size_aux": spec.image_size_aux,
