@@ -76,6 +76,7 @@ def train_scorer(folder: Path, clip_vit: Path, *, num_steps: int = 1200, batch_s
         batch_size: pairs a step; every other caption of the batch is a negative.
         seed: of weights and data.
     """
+    torch.manual_seed(seed)
     model = CLIPModel(scorer_config())
     start_values(model, torch.Generator().manual_seed(seed))
     eye = {k.removeprefix("vision_model."): v.float() for k, v in load_tensors(clip_vit / "model.safetensors").items()}

@@ -1,6 +1,6 @@
 """Pictures, dense labels and small training habits that the vision base models share.
 
-Shape letters: B pictures, P patches (36), C channels, H W pixels.
+Shape letters: B pictures, P patches (36), C channels, H W pixels (of labels: H heads).
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from bettersynth.demo.world.vocab import BACKGROUNDS, BASE_VOCAB, COLOURS, KINDS
 from bettersynth.media.resize import CLIP_MEAN, CLIP_STD
 
 THINGS = (*KINDS, *BACKGROUNDS, "sign", "plate")
-HEADS = {"thing": len(THINGS), "colour": len(COLOURS), "letter": len(LETTERS), "digit": 10}
+HEADS = {"thing": len(THINGS), "colour": len(COLOURS), "letter": len(LETTERS), "digit": 10, "place": PATCHES * PATCHES}
 """Dense label kinds and their class counts; label -1 means: not defined on this patch."""
+
+READING = ("thing", "colour", "letter", "digit")
+"""The heads that speak of what is shown; "place" is the patch's own number."""
 
 CHANNEL_ORDERS = ([0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0], [0, 0, 0], [1, 1, 1])
 """Exchanges of the colour channels, and grey."""
@@ -31,12 +34,13 @@ HELD_OUT_SEED = 90_001
 
 
 def dense_labels(scene: Scene) -> np.ndarray:
-    """int64 (4, 36): class of every 16 px patch for each of `HEADS`, -1 where a head has nothing to say.
+    """int64 (5, 36): class of every 16 px patch for each of `HEADS`, -1 where a head has nothing to say.
 
     "thing" is defined everywhere, colours on objects, letters on the upper patch under a letter, digits on plates.
     """
     labels = np.full((len(HEADS), PATCHES, PATCHES), -1, dtype=np.int64)
     labels[0] = THINGS.index(scene.background)
+    labels[4] = np.arange(NUM_PATCHES).reshape(PATCHES, PATCHES)
     for thing in scene.things:
         top, left = 2 * thing.cell[0], 2 * thing.cell[1]
         labels[0, top : top + 2, left : left + 2] = THINGS.index(thing.kind)
@@ -81,7 +85,7 @@ def pictures(scenes: Iterable[Scene]) -> torch.Tensor:
 def dense_batches(
     seed: int, batch_size: int, num_batches: int, recoloured_share: float = 0.25
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Fresh (pictures (B, 3, 96, 96), labels (B, 4, 36)) of base scenes, most with at least one sign.
+    """Fresh (pictures (B, 3, 96, 96), labels (B, 5, 36)) of base scenes, most with at least one sign.
 
     A share of the pictures has its colour channels exchanged or is grey, and then carries no colour labels: without
     that, a ViT does not recognise kinds in colours in which the base vocabulary never shows them.
@@ -90,18 +94,18 @@ def dense_batches(
     for _ in range(num_batches):
         scenes = draw_scenes(rng, batch_size, min_signs=int(rng.random() < 0.75))
         images_BHWC = np.stack([render_array(scene) for scene in scenes])
-        labels_B4P = np.stack([dense_labels(scene) for scene in scenes])
+        labels_BHP = np.stack([dense_labels(scene) for scene in scenes])
         for index in range(batch_size):
             if recoloured_share and rng.random() < recoloured_share:
                 images_BHWC[index] = images_BHWC[index][..., rng.choice(CHANNEL_ORDERS)]
-                labels_B4P[index, 1] = -1
-        yield normalise(images_BHWC), torch.from_numpy(labels_B4P)
+                labels_BHP[index, 1] = -1
+        yield normalise(images_BHWC), torch.from_numpy(labels_BHP)
 
 
 class DenseHeads(nn.Module):
     """Linear read-outs of patch features; thrown away after training."""
 
-    def __init__(self, dim: int, names: Iterable[str] = HEADS) -> None:
+    def __init__(self, dim: int, names: Iterable[str] = READING) -> None:
         super().__init__()
         self.heads = nn.ModuleDict({name: nn.Linear(dim, HEADS[name]) for name in names})
 
@@ -110,11 +114,11 @@ class DenseHeads(nn.Module):
         return {name: head(x_BPC) for name, head in self.heads.items()}
 
 
-def dense_loss(logits: dict[str, torch.Tensor], labels_B4P: torch.Tensor) -> torch.Tensor:
+def dense_loss(logits: dict[str, torch.Tensor], labels_BHP: torch.Tensor) -> torch.Tensor:
     """Sum over heads of the mean cross entropy over the patches where the head is defined."""
     total = torch.zeros(())
     for name, value in logits.items():
-        target = labels_B4P[:, list(HEADS).index(name)].reshape(-1)
+        target = labels_BHP[:, list(HEADS).index(name)].reshape(-1)
         loss = F.cross_entropy(value.flatten(0, 1), target, ignore_index=-1, reduction="sum")
         total = total + loss / (target >= 0).sum().clamp_min(1)
     return total
@@ -136,10 +140,10 @@ def dense_accuracy(
     words = good_words = 0
     for _ in range(count // 64):
         scenes = draw_scenes(rng, 64, vocab)
-        labels_B4P = torch.from_numpy(np.stack([dense_labels(scene) for scene in scenes]))
+        labels_BHP = torch.from_numpy(np.stack([dense_labels(scene) for scene in scenes]))
         logits = predict(pictures(scenes))
         for name, value in logits.items():
-            target_BP = labels_B4P[:, list(HEADS).index(name)]
+            target_BP = labels_BHP[:, list(HEADS).index(name)]
             hits_BP = value.argmax(-1) == target_BP
             right[name] += float(hits_BP[target_BP >= 0].sum())
             total[name] += float((target_BP >= 0).sum())

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
 
 from bettersynth.demo.bases.vision_data import (
-    HEADS,
+    READING,
     DenseHeads,
     dense_accuracy,
     dense_batches,
@@ -63,15 +63,15 @@ class TrunkReader(nn.Module):
 
 def train_convnext(folder: Path, *, num_steps: int = 3000, batch_size: int = 32, seed: int = 1) -> None:
     """Train the high-resolution tower and save it in open_clip's layout."""
-    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # the read-outs start from torch's own generator
     trunk = ConvNeXtTrunk(CONVNEXT_DEPTHS, CONVNEXT_DIMS, gamma_init=0.5)
-    start_values(trunk, generator)
+    start_values(trunk, torch.Generator().manual_seed(seed))
     reader = TrunkReader(trunk).to(memory_format=torch.channels_last)
     optim = optimiser(reader.parameters())
     started = time.process_time()
     batches = dense_batches(seed, batch_size, num_steps, recoloured_share=0.0)  # a ConvNeXt does not need it
-    for step, (x_BCHW, labels_B4P) in enumerate(batches):
-        loss = dense_loss(reader(x_BCHW), labels_B4P)
+    for step, (x_BCHW, labels_BHP) in enumerate(batches):
+        loss = dense_loss(reader(x_BCHW), labels_BHP)
         step_optimiser(optim, loss, schedule(step, num_steps, 3e-3))
         if (step + 1) % 500 == 0 or step + 1 == num_steps:
             reader.eval()
@@ -135,6 +135,7 @@ class VitReader(nn.Module):
 
 def train_clip_vit(folder: Path, *, num_steps: int = 2500, batch_size: int = 32, seed: int = 2) -> None:
     """Train the low-resolution tower and save it as a Hugging Face CLIP vision folder."""
+    torch.manual_seed(seed)
     vit = CLIPVisionModel(clip_vision_config())
     start_values(vit, torch.Generator().manual_seed(seed))
     reader = VitReader(vit, 128, CLIP_HEADS, CLIP_PX)
@@ -146,9 +147,9 @@ def train_dense(reader: VitReader, label: str, *, num_steps: int, batch_size: in
     """Train a ViT under both read-outs on fresh base pictures."""
     optim = optimiser(reader.parameters())
     started = time.process_time()
-    for step, (x_BCHW, labels_B4P) in enumerate(dense_batches(seed, batch_size, num_steps)):
+    for step, (x_BCHW, labels_BHP) in enumerate(dense_batches(seed, batch_size, num_steps)):
         middle, last = reader.both(x_BCHW)
-        loss = dense_loss(middle, labels_B4P) + dense_loss(last, labels_B4P)
+        loss = dense_loss(middle, labels_BHP) + dense_loss(last, labels_BHP)
         step_optimiser(optim, loss, schedule(step, num_steps, peak))
         if (step + 1) % 500 == 0:
             seconds = time.process_time() - started
@@ -216,10 +217,10 @@ def probe(part: str, out: Path, *, num_steps: int = 300, seed: int = 9) -> dict[
         vit = CLIPVisionModel(clip_vision_config())
         weights = load_tensors(out / CLIP_NAME / "model.safetensors")
         vit.load_state_dict({k.removeprefix("vision_model."): v.float() for k, v in weights.items()})
-        reader = VitReader(vit, 128, tuple(HEADS), CLIP_PX)
+        reader = VitReader(vit, 128, READING, CLIP_PX)
         frozen = vit
     frozen.requires_grad_(False)
     optim = optimiser([p for p in reader.parameters() if p.requires_grad])
-    for step, (x_BCHW, labels_B4P) in enumerate(dense_batches(seed, 32, num_steps)):
-        step_optimiser(optim, dense_loss(reader(x_BCHW), labels_B4P), schedule(step, num_steps, 1e-2))
+    for step, (x_BCHW, labels_BHP) in enumerate(dense_batches(seed, 32, num_steps)):
+        step_optimiser(optim, dense_loss(reader(x_BCHW), labels_BHP), schedule(step, num_steps, 1e-2))
     return {vocab.name: dense_accuracy(reader, vocab) for vocab in (BASE_VOCAB, EVAL_VOCAB)}
