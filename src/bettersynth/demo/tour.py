@@ -25,8 +25,9 @@ from bettersynth.experiment.workspace import Workspace
 from bettersynth.kit.build import init
 from bettersynth.media.thumbnail import thumbnail
 from bettersynth.report.build import PAGE, build_report
+from bettersynth.submission.locked_files import record_data
 from bettersynth.submission.pack import ZIP, submit
-from bettersynth.submission.train_script import fill_script, render_script
+from bettersynth.submission.train_script import save_script
 from bettersynth.train.preset import load_preset
 
 Say = Callable[[str], None]
@@ -77,6 +78,7 @@ def prepare_workspace(root: Path, *, sizes: WorldSizes, seed: int) -> StageCost:
         for name, place in _BASE_PLACES.items():
             shutil.copytree(weights_folder() / name, root / _ZOO / place, dirs_exist_ok=True)
         init(root, "demo")
+        record_data(root)
     write_atomic(cost_file, json.dumps(asdict(meter.cost)).encode())
     files = [str(path.relative_to(marker)) for path in sorted(marker.rglob("*.json*")) if path.name != "cost.json"]
     write_manifest(marker, kind="world", facts=facts, files=files)
@@ -144,8 +146,7 @@ def _report(outcome: Outcome, root: Path, costs: tuple[StageCost, ...], command:
 
 def _pack(root: Path, say: Say) -> Path:
     """Submit the balanced run as the demo track's zip."""
-    script = fill_script(render_script("demo"), {"EXP_NAME": f"balanced-{SEED}"})
-    write_atomic(root / "output" / "train.sh", script.encode())
+    save_script(root, {"EXP_NAME": f"balanced-{SEED}"}, track="demo")
     folder = root / "output" / "submission"
     submit(root, "demo", folder)
     say(t("packed {path}", path=folder / ZIP))

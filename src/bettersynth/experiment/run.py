@@ -36,7 +36,8 @@ class Places:
     Args:
         root: everything that has no place of its own.
         data: condition -> folder of its processed data; ``root/data/CONDITION`` when not given.
-        trials: condition -> folder of its (only) trial; ``root/trials/CONDITION-SEED`` when not given.
+        trials: condition (with one seed) or ``CONDITION-SEED`` -> folder of that trial; ``root/trials/CONDITION-SEED``
+            when not given.
     """
 
     root: Path
@@ -49,7 +50,8 @@ class Places:
 
     def trial_folder(self, condition: str, seed: int) -> Path:
         """Folder of one trial."""
-        return self.trials.get(condition, self.root / "trials" / f"{condition}-{seed}")
+        name = f"{condition}-{seed}"
+        return self.trials.get(name, self.trials.get(condition, self.root / "trials" / name))
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,8 @@ def report_input(
         environment=environment(),
         digests={f"data {name}": made.digest for name, made in outcome.data.items() if made is not None},
         notes=table.notes,
+        roles=table.roles,
+        roles=table.roles,
     )
 
 
