@@ -210,7 +210,6 @@ def report_input(
         digests={f"data {name}": made.digest for name, made in outcome.data.items() if made is not None},
         notes=table.notes,
         roles=table.roles,
-        roles=table.roles,
     )
 
 
