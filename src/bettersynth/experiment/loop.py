@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bettersynth.config.load import load_yaml
+from bettersynth.config.recipe import Recipe
 from bettersynth.core.artifact import Artifact
 from bettersynth.core.budget import Budget
-from bettersynth.core.errors import ConfigError
+from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.fingerprint import digest_file, digest_json
 from bettersynth.core.lang import t
 from bettersynth.core.meter import Meter
@@ -79,9 +81,47 @@ def variables(workspace: Workspace, budget: int | None = None) -> dict[str, str 
         "workspace": str(workspace.root.absolute()),
         "seed_data": str(workspace.seed_data.absolute()),
         "image_root": str(workspace.seed_folder.absolute()),
-        "model_zoo": str(workspace.model_zoo.absolute()),
+        # Not looked up: recipes without models run in a workspace without a model zoo.
+        "model_zoo": str((workspace.root / "toolkit" / "training" / "model_zoo").absolute()),
     }
     return values if budget is None else values | {"budget": budget}
+
+
+def strategy_recipe(
+    workspace: Workspace,
+    strategy: str,
+    *,
+    budget: int | None = None,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, str | int | float] | None = None,
+) -> Recipe:
+    """A strategy's recipe on a workspace's seed pool, checked and with its variables filled in.
+
+    A recipe that names no data set gets the workspace's; a relative path is also looked up in the workspace, so that a
+    kit's recipes work from anywhere.
+
+    Args:
+        strategy: name or recipe file.
+        budget: samples that training will see; ``{budget}`` in the recipe.
+        seed: replaces the recipe's seed, for conditions whose selection is random.
+        overrides: ``KEY=VALUE`` texts, applied last.
+        values: more variables, which win over the workspace's.
+    """
+    from bettersynth.engine.plan import read_recipe
+
+    path = strategy_path(strategy)
+    data = load_yaml(path).data
+    changes = [] if seed is None else [f"seed={seed}"]
+    named = data.get("dataset_path")
+    if not named and not data.get("dataset"):
+        changes.append(f"dataset_path={json.dumps(str(workspace.seed_data.absolute()))}")
+        if not data.get("image_root"):
+            changes.append(f"image_root={json.dumps(str(workspace.seed_folder.absolute()))}")
+    elif isinstance(named, str) and not Path(named).exists() and (workspace.root / named).exists():
+        changes.append(f"dataset_path={json.dumps(str((workspace.root / named).absolute()))}")
+    known = {**variables(workspace, budget), **(values or {})}
+    return read_recipe(path, overrides=[*changes, *overrides], variables=known)
 
 
 def make_data(
@@ -104,20 +144,32 @@ def make_data(
         workers, progress: as in :func:`bettersynth.engine.local.process`.
     """
     from bettersynth.engine.local import process
-    from bettersynth.engine.plan import read_recipe
 
-    overrides = [] if seed is None else [f"seed={seed}"]
-    path = strategy_path(strategy)
-    if "dataset_path:" not in path.read_text(encoding="utf-8"):
-        overrides += [f"dataset_path={json.dumps(str(workspace.seed_data.absolute()))}"]
-        overrides += [f"image_root={json.dumps(str(workspace.seed_folder.absolute()))}"]
-    recipe = read_recipe(path, overrides=overrides, variables=variables(workspace, budget))
+    recipe = strategy_recipe(workspace, strategy, budget=budget, seed=seed)
     with Meter(f"process {strategy}") as meter:
         artifact = process(recipe, out=out, workers=workers, progress=progress)
-        rows_file = out / (Path(recipe.keys.export_path).name if recipe.keys.export_path else "processed_data.jsonl")
-        llava = convert(rows_file, workspace, out / LLAVA_FILE)
+        llava = convert(out / str(artifact.facts["data"]), workspace, out / LLAVA_FILE)
     facts = {"strategy": strategy, "dataset": artifact.digest, "rows": llava.facts["rows"]}
     return StageData(llava.path, llava.images, llava.digest, facts, meter.cost)
+
+
+def found_data(folder: Path, workspace: Workspace) -> StageData:
+    """Stage-1 data from a data set that was processed before; its LLaVA form is written anew.
+
+    Raises:
+        DataError: the folder holds no finished data set, or its rows were changed since.
+    """
+    artifact = Artifact.load(folder, kind="dataset")
+    name = str(artifact.facts["data"])
+    if name in artifact.verify():
+        raise DataError(
+            t("the processed rows were changed after they were made"),
+            where=str(folder / name),
+            hint=t("make them again with: bettersynth run data_only"),
+        )
+    llava = convert(folder / name, workspace, folder / LLAVA_FILE)
+    facts = {"strategy": artifact.facts["name"], "dataset": artifact.digest, "rows": llava.facts["rows"]}
+    return StageData(llava.path, llava.images, llava.digest, facts)
 
 
 def convert(rows_file: Path, workspace: Workspace, out: Path) -> StageData:
@@ -193,8 +245,8 @@ class LoopTrial:
     def __call__(self, condition: str, seed: int, folder: Path) -> TrialResult:
         """Train both stages and score every protocol; finished parts are not done again."""
         stage = self.data_of(condition, seed)
-        adapter, checkpoint = self._train(condition, seed, folder, stage)
-        scores, costs = self._evaluate(condition, checkpoint, folder)
+        adapter, checkpoint = self.train(condition, seed, folder, stage)
+        scores, costs = self.evaluate(checkpoint, folder)
         trained = [_train_cost("stage 1", adapter)] if adapter is not None else []
         trained.append(_train_cost("stage 2", checkpoint))
         budgets = {"stage 2": _spent(checkpoint)} | ({} if adapter is None else {"stage 1": _spent(adapter)})
@@ -203,9 +255,10 @@ class LoopTrial:
             facts |= dict(stage.facts)
         return gather(scores, budgets=budgets, costs=(*trained, *costs), facts=facts)
 
-    def _train(
+    def train(
         self, condition: str, seed: int, folder: Path, stage: StageData | None
     ) -> tuple[Artifact | None, Artifact]:
+        """Both stages into ``folder/training_dirs``; the first is left out without data."""
         from bettersynth.train.callbacks import Callback as Silent
         from bettersynth.train.stages import TwoStageInputs, run_two_stages
 
@@ -223,7 +276,8 @@ class LoopTrial:
             self.preset, inputs, out=folder, name=f"{condition}-{seed}", overrides=overrides, progress=progress
         )
 
-    def _evaluate(self, condition: str, checkpoint: Artifact, folder: Path) -> tuple[list[Path], list[StageCost]]:
+    def evaluate(self, checkpoint: Artifact, folder: Path) -> tuple[list[Path], list[StageCost]]:
+        """Ask and score a checkpoint into ``folder/eval_results``."""
         workspace = Workspace(self.workspace)
         questions = workspace.eval_folder(self.split)
         results = folder / "eval_results" / checkpoint.folder.name
@@ -236,6 +290,7 @@ class LoopTrial:
             batch_size=self.batch_size,
             limit=self.limit,
             resamples=self.resamples,
+            model_zoo=workspace.model_zoo,
         )
 
 
@@ -252,15 +307,22 @@ def evaluate(
     batch_size: int = 32,
     limit: int | None = None,
     resamples: int = 2000,
+    model_zoo: Path | None = None,
 ) -> tuple[list[Path], list[StageCost]]:
     """Ask and score a checkpoint under every protocol; ``out`` gets one folder per prompt protocol.
+
+    Args:
+        model_zoo: where the towers lie when the checkpoint lacks them.
 
     Returns:
         The scores folders, and the seconds of asking and of scoring.
     """
+    import torch
+
     from bettersynth.infer.checkpoint import CheckpointChatModel
 
-    model = CheckpointChatModel(checkpoint, batch_size=batch_size)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = CheckpointChatModel(checkpoint, batch_size=batch_size, device=device, model_zoo=model_zoo)
     asked = [
         generate(protocol, model, questions, out / protocol, decoding=decoding, batch_size=batch_size, limit=limit)
         for _, protocol in resolve(tasks)

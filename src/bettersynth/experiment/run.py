@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.config.experiment import Condition, ExperimentConfig
-from bettersynth.core.artifact import write_atomic
-from bettersynth.core.errors import ConfigError
+from bettersynth.core.artifact import Artifact, write_atomic
+from bettersynth.core.errors import ConfigError, DataError
+from bettersynth.core.fingerprint import digest_file
 from bettersynth.core.lang import t
 from bettersynth.core.record import DatasetSummary, ReportInput, StageCost, TrainingSummary
 from bettersynth.experiment import tables
 from bettersynth.experiment.compare import ComparisonTable, compare
-from bettersynth.experiment.loop import LoopTrial, StageData, make_data
+from bettersynth.experiment.loop import LLAVA_FILE, LoopTrial, StageData, make_data
 from bettersynth.experiment.summary import dataset_summary, environment, training_summary
-from bettersynth.experiment.trials import Trial, TrialResult, run_trials
+from bettersynth.experiment.trials import Trial, TrialResult, read_trial, run_trials
 from bettersynth.experiment.workspace import Workspace
+
+COMPARISON = "comparison"
+EXPERIMENT = "experiment.json"
 
 Say = Callable[[str], None]
 DataBuilder = Callable[[Path], StageData | None]
@@ -117,8 +121,62 @@ def run_experiment(
         ),
     )
     table = compare(config, results)
-    tables.write(table, results, places.root / "comparison")
+    tables.write(table, results, places.root / COMPARISON)
+    _save_places(config, places)
     return Outcome(config, table, results, data, costs, places)
+
+
+def _save_places(config: ExperimentConfig, places: Places) -> None:
+    """Note what was run and where everything lies, so that the report can be made again; paths are relative."""
+
+    def near(path: Path) -> str:
+        return os.path.relpath(path.absolute(), places.root.absolute())
+
+    document = {
+        "config": config.model_dump(mode="json") | {"workspace": near(config.workspace)},
+        "data": {key: near(path) for key, path in places.data.items()},
+        "trials": {key: near(path) for key, path in places.trials.items()},
+    }
+    write_atomic(places.root / EXPERIMENT, json.dumps(document, indent=1, ensure_ascii=False).encode())
+
+
+def load_outcome(root: Path) -> Outcome:
+    """A finished experiment from its folder, for making its report again.
+
+    Raises:
+        DataError: nothing finished here, or changed files.
+        ProvenanceError: a score that does not say where it comes from.
+    """
+    path = root / EXPERIMENT
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        base = root.absolute()
+        folder = Path(os.path.normpath(base / raw["config"]["workspace"]))
+        config = ExperimentConfig.model_validate_json(json.dumps(raw["config"] | {"workspace": str(folder)}))
+        found = {part: {key: Path(os.path.normpath(base / p)) for key, p in raw[part].items()} for part in _PARTS}
+        places = Places(root, found["data"], found["trials"])
+    except FileNotFoundError as error:
+        hint = t("make one with: bettersynth run, or bettersynth compare")
+        raise DataError(t("no finished experiment here"), where=str(root), expected=EXPERIMENT, hint=hint) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(t("damaged file"), where=str(path), got=str(error)) from error
+    trials: dict[str, dict[int, TrialResult]] = {}
+    data: dict[str, StageData | None] = {}
+    costs: dict[str, StageCost] = {}
+    for condition in config.conditions:
+        for seed in config.seeds:
+            trial = read_trial(condition.name, seed, places.trial_folder(condition.name, seed))
+            trials.setdefault(condition.name, {})[seed] = trial
+        for key, _ in _data_keys(condition, config.seeds):
+            place = places.data_folder(key)
+            llava = place / LLAVA_FILE
+            data[key] = StageData(llava, place, digest_file(llava)) if llava.is_file() else None
+            if Artifact.exists(place) and (place / "cost.json").is_file():
+                costs[key] = _first_cost(place, key, None)
+    return Outcome(config, tables.load(root / COMPARISON), trials, data, costs, places)
+
+
+_PARTS = ("data", "trials")
 
 
 def _make_all_data(

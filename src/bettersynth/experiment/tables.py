@@ -100,32 +100,40 @@ def costs_csv(trials: Trials) -> str:
 
 def markdown(table: ComparisonTable) -> str:
     """The table for a README: one line per condition; per protocol its mean, interval, rank and verdict."""
+    header, rows = cells(table)
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    notes = legend(table)
+    return "\n".join([*lines, "", *notes[:2], *(f"* {note}" for note in notes[2:])]) + "\n"
+
+
+def cells(table: ComparisonTable) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table, the best under the first protocol on top."""
     protocols = [result.protocol for result in next(iter(table.results.values()))]
     words = {(c.b, c.protocol): c for c in table.comparisons}
-    lines = ["| " + " | ".join([t("condition"), *protocols, t("CPU s per trial")]) + " |"]
-    lines.append("|" + " --- |" * (len(protocols) + 2))
-    ordered = sorted(table.results, key=lambda name: -table.results[name][0].score.value)
-    for name in ordered:
-        cells = [
+    rows = []
+    for name in sorted(table.results, key=lambda name: -table.results[name][0].score.value):
+        shown = [
             _cell(result, table.ranks[result.protocol].get(name), words.get((name, result.protocol)))
             for result in table.results[name]
         ]
         role = table.roles[name]
         label = name if role == "strategy" else f"{name} ({t(role)})"
-        lines.append("| " + " | ".join([label, *cells, f"{table.costs[name]['cpu_s']:.0f}"]) + " |")
+        rows.append([label, *shown, f"{table.costs[name]['cpu_s']:.0f}"])
+    return [t("condition"), *protocols, t("CPU s per trial")], rows
+
+
+def legend(table: ComparisonTable) -> list[str]:
+    """What a reader of the table must know: two sentences on what its cells say, then the notes."""
     chances = ", ".join(f"{r.protocol} {r.chance:.1f}" for r in next(iter(table.results.values())))
     seeds = max(len(results[0].per_seed) for results in table.results.values())
-    lines += [
-        "",
-        t(
-            "Mean of {n} seeds in percent, 95 % interval over seeds and questions; chance: {chances}.",
-            n=seeds,
-            chances=chances,
-        ),
-    ]
-    lines.append(t("#: rank (equal ranks are ties); verdicts against {name}, Holm-corrected.", name=table.baseline))
-    lines += [f"* {note}" for note in table.notes]
-    return "\n".join(lines) + "\n"
+    mean = t(
+        "Mean of {n} seeds in percent, 95 % interval over seeds and questions; chance: {chances}.",
+        n=seeds,
+        chances=chances,
+    )
+    ranks = t("#: rank (equal ranks are ties); verdicts against {name}, Holm-corrected.", name=table.baseline)
+    return [mean, ranks, *table.notes]
 
 
 def _cell(result: EvalResult, rank: int | None, comparison: Comparison | None) -> str:

@@ -119,6 +119,23 @@ def load_trial(trial: Trial) -> TrialResult | None:
     return result if identity == (trial.condition, trial.seed, trial.fingerprint) else None
 
 
+def read_trial(condition: str, seed: int, folder: Path) -> TrialResult:
+    """The finished trial of a folder, whatever it was made from; for looking at it, not for deciding what to run.
+
+    Raises:
+        DataError: not finished, damaged, or the trial of another condition or seed.
+    """
+    path = folder / TRIAL
+    try:
+        fingerprint = str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(t("no finished trial here"), where=str(path), got=str(error)) from error
+    result = load_trial(Trial(condition, seed, folder, fingerprint))
+    if result is None:
+        raise DataError(t("the trial of another condition or seed"), where=str(path), expected=f"{condition} {seed}")
+    return result
+
+
 # ---------------------------------------------------------------- running
 
 
