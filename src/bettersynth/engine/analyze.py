@@ -179,7 +179,8 @@ def _edges(values: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]
     low, high = np.quantile(joined, [0.005, 0.995])
     if low == high:
         low, high = low - 0.5, high + 0.5
-    return np.round(np.linspace(low, high, _BINS + 1), 6)
+    edges: npt.NDArray[np.float64] = np.round(np.linspace(low, high, _BINS + 1), 6)
+    return edges
 
 
 def _count(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> list[int]:

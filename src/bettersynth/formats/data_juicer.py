@@ -91,6 +91,10 @@ def field_problem(record: dict[str, Any], *, text_key: str, image_key: str) -> s
         return t("no text: field '{key}' is missing or null", key=text_key)
     if not isinstance(text, str):
         return t("field '{key}' must be a string, got {got}", key=text_key, got=type(text).__name__)
+    row_id = record.get("id")
+    if row_id is not None and not isinstance(row_id, str | int):
+        got = type(row_id).__name__
+        return t("field '{key}' must be a string or a whole number, got {got}", key="id", got=got)
     images = record.get(image_key)
     if images is None:
         return None
@@ -99,10 +103,6 @@ def field_problem(record: dict[str, Any], *, text_key: str, image_key: str) -> s
     for image in images:
         if not isinstance(image, str):
             return t("field '{key}' must hold strings, got {got}", key=image_key, got=type(image).__name__)
-    if not isinstance(record.get("id", ""), str | int):
-        return t(
-            "field '{key}' must be a string or a whole number, got {got}", key="id", got=type(record["id"]).__name__
-        )
     return None
 
 

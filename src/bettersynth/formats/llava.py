@@ -188,6 +188,7 @@ def dj_to_llava(
     *,
     questions: Mapping[str, Mapping[str, Any]] | None = None,
     restore_questions: bool = True,
+    keep_turns: bool = False,
     tokens: Tokens = DEFAULT_TOKENS,
     text_key: str = "text",
     image_key: str = "images",
@@ -200,6 +201,8 @@ def dj_to_llava(
 
     Args:
         questions: original records by id (as text), e.g. :func:`questions_by_id` of ``stage_1.json``.
+        keep_turns: rows that bring turns of their own keep them beside rows whose question is restored (open track
+            only; the locked conversion cannot do this).
 
     Raises:
         DataError: ids that are not in ``questions`` (all listed), rows with several different pictures, or texts
@@ -218,7 +221,8 @@ def dj_to_llava(
             raise DataError(t("a LLaVA record holds one image"), where=where, got=", ".join(images))
         text = str(row.get(text_key, ""))
         record: dict[str, Any]
-        if restore_questions and questions is not None:
+        has_turns = keep_turns and _ROLE.search(text) is not None
+        if restore_questions and questions is not None and not has_turns:
             original = questions.get(str(row.get("id", "")))
             if original is None:
                 unknown.append(str(row.get("id", "")))
