@@ -47,6 +47,7 @@ PLACES = {
 }
 RELATIONS = ("left", "right", "above", "below")
 MAX_CAPTION_WORDS = 25
+_FREE_ORDER_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ def article(word: str) -> str:
 def caption(scene: Scene, rng: random.Random) -> str:
     """A clean caption in web style: objects, some positions, place, what the signs say. At most 25 words."""
     groups = list(scene.groups())
-    rng.shuffle(groups)
+    if rng.random() < _FREE_ORDER_SHARE:
+        rng.shuffle(groups)  # else as read: row by row, left to right
     with_positions = len(groups) <= 2
     objects = " and ".join(_group_phrase(group, with_positions) for group in groups)
     if rng.random() < 0.3:
