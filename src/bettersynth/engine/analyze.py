@@ -179,8 +179,7 @@ def _edges(values: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]
     low, high = np.quantile(joined, [0.005, 0.995])
     if low == high:
         low, high = low - 0.5, high + 0.5
-    edges: npt.NDArray[np.float64] = np.round(np.linspace(low, high, _BINS + 1), 6)
-    return edges
+    return np.array([round(float(edge), 6) for edge in np.linspace(low, high, _BINS + 1)], np.float64)
 
 
 def _count(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> list[int]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bettersynth.config.load import Document, check, raise_all
 from bettersynth.config.recipe import Recipe, Step, Track, load_recipe
@@ -14,10 +14,9 @@ from bettersynth.core.errors import BetterSynthError, ConfigError, RuleError
 from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.lang import t
 from bettersynth.engine.keys import model_digest, phase_key
+from bettersynth.engine.phase import Phase, PhaseKind
 from bettersynth.ops._catalog import OPERATORS, REPLACED, operator_class
 from bettersynth.ops.base import STATS, Filter, FittedFilter, Generator, GlobalOperator, Operator, RangeFilter
-
-PhaseKind = Literal["apply", "make", "score_keep", "score", "keep", "partial", "verdict"]
 
 # Keys that Data-Juicer accepts on every operator and that only steer its own machinery.
 _STEP_NO_EFFECT = frozenset(
@@ -28,16 +27,6 @@ _STEP_NO_EFFECT = frozenset(
     """.split()  # noqa: SIM905
 )
 _STEP_COLUMNS = {"text_key": "text_keys", "image_key": "image_key"}
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One part of an operator's work inside a stage. ``step`` counts the recipe's operators from 0."""
-
-    step: int
-    kind: PhaseKind
-    operator: Operator
-    key: str
 
 
 @dataclass(frozen=True)

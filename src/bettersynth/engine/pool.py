@@ -150,25 +150,42 @@ class Pool:
 
     def _without_killer(self, stage: StageJob, shard: ShardJob) -> ShardJob:
         """The shard with the row that kills workers set aside; found by halving in workers that are thrown away."""
-        keys = self._probe(stage, replace(shard, probe=(0, 0)))
-        if not keys or self._probe(stage, replace(shard, probe=(0, len(keys)))) is not None:
-            return shard  # it does not happen again
-        low, high = 0, len(keys)  # rows[:low] are harmless, rows[:high] kill
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._probe(stage, replace(shard, probe=(low, middle))) is None:
-                high = middle
-            else:
-                low = middle
-        return replace(shard, poisoned=shard.poisoned | {keys[low]})
-
-    def _probe(self, stage: StageJob, shard: ShardJob) -> list[str] | None:
-        """The keys of the shard's rows, or None when the worker died."""
-        worker = Worker()
+        prober = _Prober(stage, shard)
         try:
-            worker.give(stage, shard)
-            return list(worker.take()["keys"])
-        except EOFError:
-            return None
+            keys = prober.keys(0, 0)
+            if not keys or prober.keys(0, len(keys)) is not None:
+                return shard  # it does not happen again
+            low, high = 0, len(keys)  # rows[:low] are harmless, rows[:high] kill
+            while high - low > 1:
+                middle = (low + high) // 2
+                if prober.keys(low, middle) is None:
+                    high = middle
+                else:
+                    low = middle
+            return replace(shard, poisoned=shard.poisoned | {keys[low]})
         finally:
-            worker.close()
+            prober.close()
+
+
+class _Prober:
+    """Runs parts of a shard without committing, in a worker that is replaced when it dies."""
+
+    def __init__(self, stage: StageJob, shard: ShardJob) -> None:
+        self.stage, self.shard = stage, shard
+        self.worker: Worker | None = None
+
+    def keys(self, start: int, stop: int) -> list[str] | None:
+        """The keys of all the shard's rows after working on ``start:stop``, or None when the worker died."""
+        self.worker = self.worker or Worker()
+        try:
+            self.worker.give(self.stage, replace(self.shard, probe=(start, stop)))
+            return list(self.worker.take()["keys"])
+        except EOFError:
+            self.close()
+            return None
+
+    def close(self) -> None:
+        """End the worker."""
+        if self.worker is not None:
+            self.worker.close()
+            self.worker = None

@@ -21,7 +21,7 @@ from bettersynth.core.errors import BetterSynthError, DataError
 from bettersynth.core.lang import language, set_language, t
 from bettersynth.core.sample import RowKey
 from bettersynth.engine import trace
-from bettersynth.engine.plan import Phase
+from bettersynth.engine.phase import Phase
 from bettersynth.engine.source import SourceFile, SourceShard
 from bettersynth.engine.trace import TraceRow
 from bettersynth.formats import jsonl
@@ -191,7 +191,7 @@ class ShardRun:
         settings = self.stage.settings
         problem = field_problem(record, text_key=settings.text_key, image_key=settings.image_key)
         if problem is None and str(key) in self.shard.poisoned:
-            return t("the worker process died on this row")
+            return self._death()
         if problem is None and settings.on_missing_image == "quarantine":
             try:
                 for image in record.get(settings.image_key) or ():
@@ -239,11 +239,13 @@ class ShardRun:
         else:
             count.rows_in += int(bad.sum())
         for row in np.flatnonzero(bad).tolist():
-            self._quarantine_row(
-                batch.slice(row, 1), phase.operator.name, t("the worker process died on this row"), count
-            )
+            self._quarantine_row(batch.slice(row, 1), phase.operator.name, self._death(), count)
         self.poisoned_mask = bad
         return batch.filter(pa.array(~bad))
+
+    def _death(self) -> str:
+        names = dict.fromkeys(phase.operator.name for phase in self.stage.phases if phase.kind not in _DECIDING)
+        return t("a worker process died on this row, in: {names}", names=", ".join(names))
 
     def _verdict(self) -> pa.Table | None:
         if self.stage.verdict is None:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy.fft import dct
 
 Grey = npt.NDArray[np.float64]
 
@@ -27,6 +26,8 @@ def _hex(bits: npt.NDArray[np.bool_]) -> str:
 
 def phash(image: Image.Image) -> str:
     """DCT hash: 32x32 grey, top-left 8x8 of the DCT-II, bit = coefficient >= median of the 63 without the mean."""
+    from scipy.fft import dct
+
     grey = _grey(image, 32, 32)
     low = dct(dct(grey, axis=0), axis=1)[:8, :8]
     return _hex(low >= np.median(low.reshape(-1)[1:]))

@@ -1,0 +1,20 @@
+"""The unit of work inside a stage; light to import, because every worker process does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bettersynth.ops.base import Operator
+
+PhaseKind = Literal["apply", "make", "score_keep", "score", "keep", "partial", "verdict"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of an operator's work inside a stage. ``step`` counts the recipe's operators from 0."""
+
+    step: int
+    kind: PhaseKind
+    operator: Operator
+    key: str
