@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import traceback
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -25,6 +27,43 @@ _ORDER = (
 )
 
 
+_COMPLAINTS = (
+    (r"the following arguments are required: (?P<names>.*)", "needed: {names}"),
+    (r"unrecognized arguments: (?P<names>.*)", "unknown arguments: {names}"),
+    (r"argument (?P<name>[^:]+): expected one argument", "{name} needs a value"),
+    (r"argument (?P<name>[^:]+): expected (?P<n>\d+) arguments", "{name} needs {n} values"),
+    (
+        r"argument (?P<name>[^:]+): invalid choice: (?P<got>.*) \(choose from (?P<names>.*)\)",
+        "{name} cannot be {got}; one of: {names}",
+    ),
+    (
+        r"argument (?P<name>[^:]+): invalid (?P<kind>\w+) value: (?P<got>.*)",
+        "{name} cannot be {got}: not a valid {kind}",
+    ),
+)
+"""argparse's sentences and ours, which can be translated."""
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Help in the language in force, wrapped by what the eye sees (Chinese letters are two columns wide)."""
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        """Begin with a translated word."""
+        super().add_usage(usage, actions, groups, t("usage: ") if prefix is None else prefix)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        if text.isascii():
+            return super()._split_lines(text, width)
+        lines, used = [""], 0
+        for letter in text:
+            columns = 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+            if used + columns > width:
+                lines, used = [*lines, ""], 0
+            lines[-1] += letter
+            used += columns
+        return lines
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are ConfigErrors with the nearest name."""
 
@@ -33,6 +72,11 @@ class Parser(argparse.ArgumentParser):
         wrong = next((word for word in message.split() if word.startswith("--")), None)
         known = [flag for action in self._actions for flag in action.option_strings]
         hint = did_you_mean(wrong, known) if wrong and "unrecognized" in message else None
+        for pattern, ours in _COMPLAINTS:
+            match = re.fullmatch(pattern, message)
+            if match:
+                message = t(ours, **match.groupdict())
+                break
         raise ConfigError(message, hint=hint or t("see: {command} --help", command=self.prog))
 
 
@@ -63,13 +107,37 @@ def build_parser(name: str) -> Parser:
     module = COMMANDS.module(name)
     parser = Parser(
         prog=f"bettersynth {name}",
-        description=t((module.__doc__ or "").strip().split("\n", 1)[0]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="\n\n".join(t(part.strip().rstrip(".")) for part in (module.__doc__ or "").split("\n\n")),
+        epilog=_examples(module),
+        formatter_class=Help,
         allow_abbrev=False,
+        add_help=False,
     )
     module.add_arguments(parser)
+    parser.add_argument("-h", "--help", action="help", help=t("show this help"))
+    parser._positionals.title, parser._optionals.title = t("arguments"), t("options")
+    parser.usage = _usage(parser)
     parser.add_argument("--lang", choices=("en", "zh"), help=argparse.SUPPRESS)
     return parser
+
+
+def _usage(parser: Parser) -> str:
+    """Arguments and needed flags in one line; the list of options follows below it anyway."""
+    words = [f"%(prog)s {t('[options]')}"]
+    for action in parser._actions:
+        shown = str(action.metavar or "|".join(map(str, action.choices or ())) or action.dest)
+        if action.option_strings and action.required:
+            words.append(f"{action.option_strings[0]} {shown}")
+        elif not action.option_strings:
+            few = {"?": f"[{shown}]", "*": f"[{shown} …]", "+": f"{shown} …"}
+            words.append(few.get(str(action.nargs), shown))
+    return " ".join(words)
+
+
+def _examples(module: Any) -> str | None:
+    """The command's EXAMPLES, if it has any, as the end of its help."""
+    examples = getattr(module, "EXAMPLES", ())
+    return "\n".join([t("examples:"), *(f"  {line}" for line in examples)]) if examples else None
 
 
 def _take_language(argv: list[str]) -> str | None:

@@ -5,10 +5,29 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+
+
+def show_data_progress(progress: Progress) -> Callable[[Any], None]:
+    """What the data engine reports, as one line: stage, its operators, shards done, rows set aside."""
+    from bettersynth.core.lang import t
+
+    def show(state: Any) -> None:
+        line = t(
+            "stage {stage}/{stages} {operators}: {done}/{shards} shards",
+            stage=state.stage,
+            stages=state.stages,
+            operators=", ".join(state.operators) or t("reading"),
+            done=state.shards_done,
+            shards=state.shards,
+        )
+        failed = t(", {n} rows set aside", n=state.quarantined) if state.quarantined else ""
+        progress(line + failed)
+
+    return show
 
 
 def _plain(value: Any) -> Any:
@@ -26,17 +45,43 @@ def print_json(value: Any) -> None:
 
 def print_facts(facts: Mapping[str, object]) -> None:
     """Aligned ``name  value`` lines to stdout."""
-    width = max((len(name) for name in facts), default=0)
+    from bettersynth.report.terminal import display_width, pad
+
+    width = max((display_width(name) for name in facts), default=0)
     for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+        print(f"{pad(name, width)}  {value}".rstrip())
 
 
-def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A plain table to stdout; numbers are the caller's to format."""
-    cells = [list(header), *[[str(cell) for cell in row] for row in rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]], align: str = "") -> None:
+    """A plain table to stdout; numbers are the caller's to format. ``align``: one of ``<`` and ``>`` per column."""
+    from bettersynth.report.terminal import render_table
+
+    print(render_table(list(header), [[str(cell) for cell in row] for row in rows], align))
+
+
+def print_accounting(counts: Sequence[Any]) -> None:
+    """Rows of every operator: in, out, made, changed, set aside, dropped by reason."""
+    from bettersynth.core.lang import t
+
+    header = [t("operator"), t("in"), t("out"), t("made"), t("changed"), t("quarantined"), t("CPU s"), t("dropped")]
+    rows = []
+    for c in counts:
+        dropped = ", ".join(f"{reason}: {count}" for reason, count in c.dropped.items()) or "0"
+        rows.append(
+            [c.operator, c.rows_in, c.rows_out, c.rows_made, c.changed, c.quarantined, f"{c.cpu_s:.2f}", dropped]
+        )
+    print_rows(header, rows, "<>>>>>>")
+
+
+def print_comparison(table: Any) -> None:
+    """The table of a comparison with ranks, ties and notes."""
+    from bettersynth.experiment.tables import cells, legend
+
+    header, rows = cells(table)
+    print_rows(header, rows)
+    print()
+    for line in legend(table):
+        print(line)
 
 
 def print_scores(results: Mapping[str, Sequence[Any]], *, as_json: bool) -> None:

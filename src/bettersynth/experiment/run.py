@@ -86,7 +86,8 @@ def run_experiment(
         places: where to write.
         builders: conditions whose data no recipe makes.
         overrides: training keys to change per stage (refused by locked tracks unless they allow them).
-        workers: processes of the data engine, and trials run side by side; all cores when None.
+        workers: processes of the data engine, and trials run side by side. When None: all cores for data, and for
+            trials too unless there is a GPU, which one trial then has for itself.
         say: told of each finished part.
 
     Raises:
@@ -106,6 +107,7 @@ def run_experiment(
         limit=config.limit,
         resamples=config.resamples,
         overrides=overrides or {},
+        is_quiet=len(config.seeds) * len(config.conditions) > 1,  # lines of trials side by side would mix
     )
     wanted = [
         Trial(c.name, seed, places.trial_folder(c.name, seed), trial.fingerprint(c.name, seed))
@@ -115,7 +117,7 @@ def run_experiment(
     results = run_trials(
         wanted,
         trial,
-        workers=cores,
+        workers=workers or (1 if _has_gpu() else cores),
         progress=lambda done, total, name: say(
             t("trained and evaluated {done}/{total} {name}", done=done, total=total, name=name)
         ),
@@ -124,6 +126,12 @@ def run_experiment(
     tables.write(table, results, places.root / COMPARISON)
     _save_places(config, places)
     return Outcome(config, table, results, data, costs, places)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _save_places(config: ExperimentConfig, places: Places) -> None:
@@ -199,7 +207,7 @@ def _make_all_data(
                 workspace,
                 condition.strategy or condition.name,
                 folder,
-                budget=_budget(config),
+                budget=budget_of(config.preset),
                 seed=seed,
                 workers=workers,
                 progress=None,
@@ -226,10 +234,11 @@ def _first_cost(folder: Path, key: str, cost: StageCost | None) -> StageCost:
     return known
 
 
-def _budget(config: ExperimentConfig) -> int | None:
+def budget_of(preset: str) -> int | None:
+    """Samples that stage 1 of a preset sees: ``{budget}`` in recipes; None when it only counts epochs."""
     from bettersynth.train.preset import load_preset
 
-    settings = load_preset(config.preset).pretrain
+    settings = load_preset(preset).pretrain
     value = settings.get("samples_seen") or settings.get("max_samples")
     return None if value is None else int(value)
 

@@ -9,18 +9,24 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bettersynth.cli.render import Progress, print_json, print_rows
+from bettersynth.cli.render import Progress, print_accounting, print_json, print_rows, show_data_progress
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
+
+EXAMPLES = (
+    "bettersynth process recipe.yaml --out clean --plan",
+    "bettersynth process quality_focused --workspace my_kit --set text_length_filter.min_len=20",
+)
+DEFAULT_OUT = Path("output/processed_data")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``process``."""
     add = parser.add_argument
-    add("recipe", help=t("recipe file, or a strategy's name (bettersynth explain strategies)"))
+    add("recipe", metavar="RECIPE", help=t("recipe file, or a strategy's name (bettersynth explain strategies)"))
     add("-o", "--out", type=Path, metavar="DIR", help=t("result folder (default: the folder of export_path)"))
-    add("--workspace", type=Path, metavar="DIR", help=t("kit folder that {names} in the recipe refer to"))
-    add("--budget", type=int, help=t("samples that training will see; {budget} in the recipe"))
+    add("--workspace", type=Path, metavar="DIR", help=t("kit folder whose seed set, pictures and models are used"))
+    add("--budget", type=int, metavar="N", help=t("samples that training will see; {budget} in the recipe"))
     add("--var", action="append", default=[], metavar="NAME=VALUE", help=t("value of a {NAME} in the recipe"))
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=t("change a key, e.g. --set seed=7"))
     add("--np", type=int, metavar="N", help=t("processes (default: the recipe's np, else all cores)"))
@@ -31,76 +37,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def read(args: argparse.Namespace) -> Any:
     """The recipe with variables and overrides applied."""
     from bettersynth.engine.plan import read_recipe
-    from bettersynth.experiment.loop import recipe_overrides, strategy_path, variables
+    from bettersynth.experiment.loop import strategy_path, strategy_recipe
     from bettersynth.experiment.workspace import Workspace
 
-    values: dict[str, Any] = {}
-    overrides = list(args.set)
-    path = strategy_path(args.recipe)
-    if args.workspace is not None:
-        workspace = Workspace(args.workspace)
-        values = variables(workspace, args.budget)
-        overrides += recipe_overrides(path, workspace)
-    elif args.budget is not None:
-        values["budget"] = args.budget
+    values: dict[str, str | int | float] = {} if args.budget is None else {"budget": args.budget}
     for word in args.var:
         name, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(t("cannot read this variable"), where="--var", got=word, expected="NAME=VALUE")
         values[name] = value
-    return read_recipe(path, overrides=overrides, variables=values)
+    if args.workspace is not None:
+        return strategy_recipe(Workspace(args.workspace), args.recipe, overrides=args.set, values=values)
+    return read_recipe(strategy_path(args.recipe), overrides=args.set, variables=values)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan or process, then print the accounting."""
-    from dataclasses import asdict
-
     from bettersynth.engine.local import accounting_of, process
     from bettersynth.engine.plan import plan
 
+    if args.np is not None and args.np < 1:
+        raise ConfigError(t("not a number of processes"), where="--np", got=args.np, expected=t("1 or more"))
     recipe = read(args)
     planned = plan(recipe)
     progress = Progress()
     for notice in planned.notices:
         progress.done(notice)
     if args.plan:
-        steps = [asdict(step) for step in planned.describe()]
-        if args.json:
-            print_json({"digest": planned.digest, "steps": steps})
-        else:
-            print_rows(
-                (t("stage"), t("operator"), t("parameters"), t("note")),
-                [
-                    (s["stage"], s["operator"], " ".join(f"{k}={v}" for k, v in s["params"].items()), s["note"])
-                    for s in steps
-                ],
-            )
+        _print_plan(planned, as_json=args.json)
         return 0
-    out = args.out or Path(recipe.keys.export_path).parent
-    artifact = process(recipe, out=out, workers=args.np, progress=lambda state: progress(str(state)))
-    counts = accounting_of(artifact)
+    out = args.out or (Path(recipe.keys.export_path).parent if recipe.keys.export_path else DEFAULT_OUT)
+    artifact = process(recipe, out=out, workers=args.np, progress=show_data_progress(progress))
+    progress.done(t("done: {rows} rows", rows=artifact.facts["rows_out"]))
     if args.json:
         print_json({"folder": str(out), "digest": artifact.digest, **artifact.facts, "run": artifact.run})
         return 0
-    print_rows(
-        (t("operator"), t("in"), t("out"), t("made"), t("changed"), t("quarantined"), t("dropped"), t("CPU s")),
-        [
-            (
-                c.operator,
-                c.rows_in,
-                c.rows_out,
-                c.rows_made,
-                c.changed,
-                c.quarantined,
-                _reasons(c.dropped),
-                f"{c.cpu_s:.2f}",
+    print_accounting(accounting_of(artifact))
+    print()
+    print(t("{rows} rows in {path}", rows=artifact.facts["rows_out"], path=out / str(artifact.facts["data"])))
+    if artifact.facts["quarantined"]:
+        path = out / "quarantine.jsonl"
+        print(
+            t(
+                "{n} rows could not be processed; each with its error in {path}",
+                n=artifact.facts["quarantined"],
+                path=path,
             )
-            for c in counts
-        ],
-    )
-    print(t("{rows} rows in {folder}", rows=artifact.facts["rows_out"], folder=out))
+        )
     return 0
 
 
-def _reasons(dropped: Any) -> str:
-    return ", ".join(f"{reason}: {count}" for reason, count in dropped.items()) or "0"
+def _print_plan(planned: Any, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    steps = [asdict(step) for step in planned.describe()]
+    if as_json:
+        print_json({"digest": planned.digest, "track": planned.recipe.keys.track, "steps": steps})
+        return
+    rows = [
+        (s["stage"] + 1, s["operator"], " ".join(f"{k}={v}" for k, v in s["params"].items()), s["note"]) for s in steps
+    ]
+    print_rows((t("stage"), t("operator"), t("parameters"), t("note")), rows, ">")

@@ -135,12 +135,13 @@ def run(args: argparse.Namespace) -> int:
         return _plan(args, stages)
     for stage, config in stages:
         artifact = run_stage(config, out=stage_folder(args.out, stage, args.name))
-        facts = {"stage": stage, "folder": str(artifact.folder), "digest": artifact.digest, **_shown(artifact)}
+        facts = {"stage": stage, "folder": str(artifact.folder), "digest": artifact.digest, **shown(artifact)}
         print_json(facts) if args.json else print_facts(facts)
     return 0
 
 
-def _shown(artifact: Any) -> dict[str, Any]:
+def shown(artifact: Any) -> dict[str, Any]:
+    """The facts of a finished stage that are worth a line."""
     keys = (
         "rows",
         "rows_trained",

@@ -1,0 +1,140 @@
+"""Convert between the Data-Juicer and LLaVA forms, or sample a data set down as the kit does.
+
+dj-to-llava   rows to records, as training reads them; with --original the questions come back by id
+llava-to-dj   records to rows, as recipes read them
+sample        at most --max rows, drawn with seed 1024; what is left out is counted and announced
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+from typing import Any
+
+from bettersynth.cli.render import print_json
+from bettersynth.core.errors import ConfigError, DataError
+from bettersynth.core.lang import t
+
+EXAMPLES = (
+    "bettersynth convert dj-to-llava --input rows.jsonl --output train.json --original stage_1.json",
+    "bettersynth convert llava-to-dj --input stage_1.json --output rows.jsonl --only-caption",
+    "bettersynth convert sample --input rows.jsonl --output sampled.jsonl --max 200000",
+)
+KIT_SEED = 1024
+_LISTED = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``convert``."""
+    add = parser.add_argument
+    add("what", choices=("dj-to-llava", "llava-to-dj", "sample"), help=t("the conversion"))
+    add("--input", type=Path, required=True, metavar="FILE", help=t("file to read; it is not changed"))
+    add("--output", type=Path, required=True, metavar="FILE", help=t("file to write"))
+    add(
+        "--original",
+        "--questions",
+        type=Path,
+        metavar="JSON",
+        help=t("original LLaVA file: restore its questions by id"),
+    )
+    add("--no-restore-questions", action="store_true", help=t("take the turns that stand in the rows"))
+    add("--only-caption", action="store_true", help=t("llava-to-dj: keep the answers only"))
+    add("--image-token", metavar="TOKEN", help=t("spelling of the image token in rows (default: <__dj__image>)"))
+    add("--max", type=int, metavar="N", help=t("sample: most rows to keep; 0: all"))
+    add("--json", action="store_true", help=t("print JSON"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert everything, or nothing with the reason."""
+    facts = {"dj-to-llava": _to_llava, "llava-to-dj": _to_dj, "sample": _sample}[args.what](args)
+    if args.json:
+        print_json({"output": str(args.output), **facts})
+        return 0
+    if facts["rows_out"] < facts["rows_in"]:
+        print(
+            t(
+                "{rows} rows sampled down to {kept} (seed {seed}); {left} left out",
+                rows=facts["rows_in"],
+                kept=facts["rows_out"],
+                seed=KIT_SEED,
+                left=facts["rows_in"] - facts["rows_out"],
+            )
+        )
+    print(t("{rows} rows in {path}", rows=facts["rows_out"], path=args.output))
+    return 0
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of a file.
+
+    Raises:
+        DataError: unreadable, or lines that are no rows; the first of them are listed.
+    """
+    from bettersynth.formats.jsonl import BadLine, read_rows
+
+    rows, bad = [], []
+    for _, row in read_rows(path):
+        (bad if isinstance(row, BadLine) else rows).append(row)
+    if bad:
+        _refuse(path, [f"{item.line}: {item.reason}" for item in bad], t("line"))
+    return rows
+
+
+def _refuse(path: Path, problems: list[str], what: str) -> None:
+    shown = "; ".join(f"{what} {problem}" for problem in problems[:_LISTED])
+    raise DataError(
+        t("{n} rows cannot be read, so nothing was written", n=len(problems)),
+        where=str(path),
+        got=shown + ("; …" if len(problems) > _LISTED else ""),
+        hint=t("mend or remove them; bettersynth process sets such rows aside and keeps the others"),
+    )
+
+
+def _tokens(args: argparse.Namespace) -> Any:
+    from bettersynth.formats.data_juicer import DEFAULT_TOKENS, Tokens
+
+    return Tokens((args.image_token, *DEFAULT_TOKENS.images)) if args.image_token else DEFAULT_TOKENS
+
+
+def _to_llava(args: argparse.Namespace) -> dict[str, Any]:
+    from bettersynth.formats.data_juicer import field_problem
+    from bettersynth.formats.llava import dj_to_llava, questions_by_id, write_llava
+
+    rows = _rows(args.input)
+    problems = [(number, field_problem(row, text_key="text", image_key="images")) for number, row in enumerate(rows, 1)]
+    if any(problem for _, problem in problems):
+        _refuse(args.input, [f"{number}: {problem}" for number, problem in problems if problem], t("row"))
+    is_restored = args.original is not None and not args.no_restore_questions
+    questions = questions_by_id(args.original) if is_restored else None
+    records = dj_to_llava(rows, questions=questions, restore_questions=is_restored, tokens=_tokens(args))
+    write_llava(args.output, records)
+    return {"rows_in": len(rows), "rows_out": len(records), "questions_restored": is_restored}
+
+
+def _to_dj(args: argparse.Namespace) -> dict[str, Any]:
+    from bettersynth.formats.jsonl import write_rows
+    from bettersynth.formats.llava import llava_to_dj, read_llava
+
+    reading = read_llava(args.input)
+    if reading.rejected:
+        _refuse(args.input, [f"{bad.row + 1}: {bad.reason}" for bad in reading.rejected], t("record"))
+    token = args.image_token or _tokens(args).images[0]
+    rows = list(llava_to_dj(reading.records, only_keep_caption=args.only_caption, image_token=token))
+    write_rows(args.output, rows)
+    return {"rows_in": len(reading.records), "rows_out": len(rows)}
+
+
+def _sample(args: argparse.Namespace) -> dict[str, Any]:
+    """Draw as the challenge kit's sample check does (seed 1024, ``random.sample``); lines stay as they are."""
+    from bettersynth.core.artifact import write_atomic
+
+    if args.max is None or args.max < 0:
+        raise ConfigError(t("sample needs --max N"), where="--max", got=args.max, expected=t("0 or more"))
+    _rows(args.input)  # refuses damaged lines before anything is written
+    lines = [line for line in args.input.read_bytes().splitlines() if line.strip()]
+    kept = lines
+    if args.max and len(lines) > args.max:
+        kept = [lines[index] for index in random.Random(KIT_SEED).sample(range(len(lines)), args.max)]
+    write_atomic(args.output, b"".join(line + b"\n" for line in kept))
+    return {"rows_in": len(lines), "rows_out": len(kept), "seed": KIT_SEED}

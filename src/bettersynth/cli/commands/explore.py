@@ -1,0 +1,112 @@
+"""Look at a data set: sizes, distributions, duplicates, what is broken.
+
+Reads a Data-Juicer, LLaVA or Parquet file, a folder of them, or a processed folder (then with every row's fate).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from bettersynth.cli.kit import typed_command
+from bettersynth.cli.render import Progress, print_facts, print_json, print_rows
+from bettersynth.core.lang import t
+
+EXAMPLES = ("bettersynth explore input/pretrain_stage_1_10k/mgm_pretrain_stage_1_10k.jsonl --html page",)
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``explore``."""
+    add = parser.add_argument
+    add("dataset", nargs="?", type=Path, metavar="DATASET", help=t("data file or folder (default: the kit's seed set)"))
+    add("--workspace", type=Path, default=Path(), metavar="DIR", help=t("kit folder (default: this one)"))
+    add("--image-root", type=Path, metavar="DIR", help=t("where picture paths start (default: beside the file)"))
+    add("--text-key", default="text", metavar="KEY", help=t("text column (default: text)"))
+    add("--image-key", default="images", metavar="KEY", help=t("picture column (default: images)"))
+    add("--html", type=Path, metavar="DIR", help=t("also write a page into this folder"))
+    add("--json", action="store_true", help=t("print JSON"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read once, print, and write the page when asked for."""
+    from bettersynth.core.artifact import Artifact
+    from bettersynth.engine.analyze import analyze
+    from bettersynth.experiment.workspace import Workspace
+
+    dataset = args.dataset or Workspace(args.workspace).seed_data
+    root = args.image_root
+    processed = Artifact.load(dataset, kind="dataset") if dataset.is_dir() and Artifact.exists(dataset) else None
+    source = dataset
+    if processed is not None:
+        source = dataset / str(processed.facts["data"])
+        roots = processed.run.get("image_roots", ())
+        root = root or (Path(roots[0]) if roots else None)
+    Progress()(t("reading {path}", path=source))
+    facts = analyze(source, image_root=root, text_key=args.text_key, image_key=args.image_key)
+    page = _page(args.html, dataset, source, facts, processed) if args.html else None
+    if args.json:
+        print_json({"dataset": str(dataset), **facts, **({"page": str(page)} if page else {})})
+        return 0
+    _print(source, facts)
+    if page:
+        print(t("page: {path}", path=page))
+    return 0
+
+
+def _print(source: Path, facts: dict[str, Any]) -> None:
+    print_facts({t("data set"): source, t("rows"): facts["rows"]})
+    print()
+    counted = [(t(name.replace("_", " ")), count) for name, count in facts["counts"].items()]
+    counted += [(t("repeated {what}", what=t(name)), count) for name, count in facts["duplicates"].items()]
+    shares = [(name, count, _percent(count, facts["rows"])) for name, count in counted]
+    print_rows((t("rows with"), t("count"), ""), shares, "<>>")
+    if facts["stats"]:
+        print()
+        keys = ("min", "q1", "median", "q3", "max", "mean")
+        rows = [
+            (t(name), *(f"{values[key]:g}" for key in keys), _spark(facts["histograms"][name]["counts"]))
+            for name, values in facts["stats"].items()
+        ]
+        header = [t(key) for key in ("min", "lower quarter", "median", "upper quarter", "max", "mean")]
+        print_rows((t("measure"), *header, t("distribution")), rows, "<>>>>>>")
+    print()
+    problems = facts["problems"]
+    print_rows((t("problem"), t("count")), list(problems.items()), "<>") if problems else print(t("no problem found"))
+
+
+def _percent(count: int, rows: int) -> str:
+    return f"{100 * count / rows:.1f} %" if rows else "-"
+
+
+def _spark(counts: list[int]) -> str:
+    top = max(counts, default=0)
+    return "".join(_BARS[round((len(_BARS) - 1) * count / top)] if count else " " for count in counts) if top else ""
+
+
+def _page(out: Path, dataset: Path, source: Path, facts: dict[str, Any], processed: Any) -> Path:
+    from bettersynth.core.record import DatasetSummary, ReportInput
+    from bettersynth.experiment.summary import dataset_summary, environment
+    from bettersynth.media.thumbnail import thumbnail
+    from bettersynth.report.build import PAGE, build_report
+
+    if processed is not None:
+        summary = dataset_summary(dataset, name=dataset.name)
+    else:
+        drawn = {name: {"edges": h["edges"], "before": h["counts"]} for name, h in facts["histograms"].items()}
+        summary = DatasetSummary(source.name, facts["rows"], histograms=drawn, source=source.name)
+    found = [("{n} rows: {what}", name.replace("_", " "), count) for name, count in facts["counts"].items()]
+    found += [("repeated {what}: {n}", name, count) for name, count in facts["duplicates"].items()]
+    notes = [t(template, what=t(what), n=count) for template, what, count in found if count]
+    notes += [f"{problem}: {count}" for problem, count in facts["problems"].items()]
+    page = ReportInput(
+        title=source.name,
+        command=typed_command(),
+        is_demo=False,
+        datasets=(summary,),
+        environment=environment(),
+        notes=tuple(notes),
+    )
+    build_report(page, out, root=source.parent, thumbnail=thumbnail)
+    return out / PAGE
