@@ -41,15 +41,15 @@ class Worker:
         theirs.close()
         self.connection = Connection(ours.detach())
         self.job: ShardJob | None = None
-        self.stage: int | None = None
+        self.stage: StageJob | None = None
 
     def give(self, stage: StageJob, shard: ShardJob) -> None:
         """Send a shard, and its stage before it when the worker does not know it yet."""
         self.job = shard
         try:
-            if self.stage != id(stage):
+            if self.stage is not stage:
                 self.connection.send(("stage", stage))
-                self.stage = id(stage)
+                self.stage = stage
             self.connection.send(("shard", shard))
         except (BrokenPipeError, ConnectionResetError):
             pass  # it died before it got the work; the closed socket is noticed when its answer is read
