@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,3 +70,40 @@ def finished_world(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -
     root = Path(shutil.copytree(tiny_world, tmp_path_factory.mktemp("finished") / "kit"))
     assert main(run_words(root)) == 0
     return root
+
+
+@dataclass(frozen=True)
+class Done:
+    """Exit code and both streams of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """The JSON document on stdout."""
+        return json.loads(self.out)
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """``call("explore", path, "--json")``: in English, from an empty folder."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("BETTERSYNTH_LANG", "en")
+
+    def run(*words: object, expect: int | None = 0) -> Done:
+        capsys.readouterr()
+        from bettersynth.cli.main import main
+
+        code = main([str(word) for word in words])
+        streams = capsys.readouterr()
+        assert expect is None or code == expect, streams.err
+        return Done(code, streams.out, streams.err)
+
+    return run

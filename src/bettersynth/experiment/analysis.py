@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from bettersynth.core.record import EvalResult, Interval
 from bettersynth.eval.intervals import scaled
 from bettersynth.eval.score import QUESTIONS, load_results
 from bettersynth.experiment import stats
+
+_CATEGORIES = re.compile(r" (?=[a-z0-9_]+/)")
+"""Between categories in the table of questions: their names (``l2/logic reasoning``) may hold spaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ def _categories(before: Sequence[Answered], after: Sequence[Answered]) -> dict[s
     """Category to percent before, percent after, number of questions; a question may be in several."""
     sums: dict[str, list[float]] = {}
     for x, y in zip(before, after, strict=True):
-        for name in x.category.split():
+        for name in _CATEGORIES.split(x.category) if x.category else ():
             total = sums.setdefault(name, [0.0, 0.0, 0.0])
             total[0], total[1], total[2] = total[0] + x.score, total[1] + y.score, total[2] + 1
     return {name: (100 * a / n, 100 * b / n, int(n)) for name, (a, b, n) in sorted(sums.items())}

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.config.experiment import Condition, ExperimentConfig
+from bettersynth.config.load import raise_all
 from bettersynth.core.artifact import Artifact
-from bettersynth.core.errors import ConfigError, DataError, RuleError
+from bettersynth.core.errors import BetterSynthError, ConfigError, DataError, RuleError
 from bettersynth.core.lang import t
 from bettersynth.experiment.loop import LoopTrial, StageData, found_data, strategy_recipe
 from bettersynth.experiment.run import Places, strategy_conditions
@@ -126,6 +127,24 @@ def pick_seeds(preset: str, count: int) -> tuple[int, ...]:
     return (seed,)
 
 
+def check_training(run: OwnRun) -> None:
+    """Refuse wrong settings of either stage before any data is made: stage 2 comes up after hours.
+
+    Raises:
+        BetterSynthError: keys, values, locked settings or batch arithmetic, of both stages together.
+    """
+    from bettersynth.train.preset import load_preset, stage_settings
+
+    loaded, problems = load_preset(run.preset), []
+    for stage, key in ((1, "pretrain"), (2, "finetune")):
+        given = {"data": run.place.finetune_data, "model_zoo": run.place.model_zoo, "seed": min(run.seeds)}
+        try:
+            stage_settings(loaded, stage, {**given, **run.overrides.get(key, {})}).with_devices(1)
+        except BetterSynthError as error:
+            problems.append(error)
+    raise_all(problems, where=run.preset)
+
+
 def plan_rows(run: OwnRun) -> list[tuple[str, str, str]]:
     """What a whole run would do: part, whether it is done, and a detail. Writes nothing.
 
@@ -137,6 +156,7 @@ def plan_rows(run: OwnRun) -> list[tuple[str, str, str]]:
     from bettersynth.train.preset import load_preset
     from bettersynth.train.stages import stage_folder
 
+    check_training(run)
     config, places, preset = run.config(), run.places(), load_preset(run.preset)
     rows = []
     for condition in config.conditions:
@@ -179,6 +199,7 @@ def train_only(run: OwnRun) -> list[Artifact]:
     Raises:
         DataError: there is no processed data yet.
     """
+    check_training(run)
     config, places = run.config(), run.places()
     if not Artifact.exists(run.data_folder):
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -144,10 +145,10 @@ def dump_line(row: Mapping[str, Any]) -> bytes:
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write rows to a .jsonl or .jsonl.gz file (whole or not at all); returns their number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".{path.name}.tmp")
     count = 0
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # mtime=0 keeps compressed bytes equal between runs
         handle = gzip.GzipFile(temp, "wb", mtime=0) if path.suffix == ".gz" else temp.open("wb")
         with handle as stream:
@@ -158,5 +159,6 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     except OSError as error:
         raise DataError(t("cannot write the file"), where=str(path), got=error.strerror or str(error)) from error
     finally:
-        temp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may be unusable
+            temp.unlink(missing_ok=True)
     return count

@@ -58,14 +58,14 @@ def _overview(args: argparse.Namespace, folder: Path) -> int:
     for event in load(folder):
         groups.setdefault((event["operator"], event["action"], event["reason"]), []).append(event["id"])
     rows = [
-        (operator or "-", t(action), reason, len(ids), ", ".join(ids[:_SHOWN]))
-        for (operator, action, reason), ids in groups.items()
+        (operator or "-", action, reason, len(ids), ids[:_SHOWN]) for (operator, action, reason), ids in groups.items()
     ]
     if args.json:
         keys = ("operator", "action", "reason", "rows", "examples")
         print_json([dict(zip(keys, row, strict=True)) for row in rows])
     else:
-        print_rows((t("operator"), t("what"), t("reason"), t("rows"), t("examples")), rows, "<<<>")
+        shown = [(name, t(action), why, count, ", ".join(ids)) for name, action, why, count, ids in rows]
+        print_rows((t("operator"), t("what"), t("reason"), t("rows"), t("examples")), shown, "<<<>")
     return 0
 
 

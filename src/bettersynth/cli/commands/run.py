@@ -156,8 +156,10 @@ def _evaluate(args: argparse.Namespace, own: Any) -> int:
 def _all(args: argparse.Namespace, own: Any) -> int:
     from dataclasses import asdict
 
+    from bettersynth.experiment.own import check_training
     from bettersynth.experiment.run import run_experiment
 
+    check_training(own)
     progress = Progress()
     outcome = run_experiment(
         own.config(), own.places(), overrides=own.overrides, workers=args.workers, say=progress.done

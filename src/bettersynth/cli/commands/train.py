@@ -131,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
     first, second = two_stage_configs(args.preset, inputs, out=args.out, name=args.name, overrides=overrides)
     stages = [(1, first)] if first is not None and args.stage in ("1", "both") else []
     stages += [(2, second)] if args.stage in ("2", "both") else []
+    for _, config in stages:  # stage 2's mistakes are said before stage 1 has run for hours
+        config.with_devices(int(os.environ.get("WORLD_SIZE", "1")))
     if args.plan:
         return _plan(args, stages)
     for stage, config in stages:

@@ -1,0 +1,55 @@
+"""Both conversions, and sampling down as the challenge kit does."""
+
+import json
+import random
+
+import pytest
+
+
+@pytest.fixture
+def seed(tiny_world):
+    return tiny_world / "input" / "pretrain_stage_1_demo"
+
+
+def test_to_llava_restores_questions_by_id_and_back(call, seed, tmp_path):
+    rows, questions = seed / "mgm_pretrain_stage_1_demo.jsonl", seed / "stage_1.json"
+    out = tmp_path / "llava.json"
+    facts = call("convert", "dj-to-llava", "--input", rows, "--output", out, "--original", questions, "--json").data
+    assert facts["questions_restored"] and facts["rows_out"] == 16
+    made, original = json.loads(out.read_text()), json.loads(questions.read_text())
+    assert [r["conversations"][0] for r in made] == [r["conversations"][0] for r in original]
+    back = tmp_path / "rows.jsonl"
+    call("convert", "llava-to-dj", "--input", out, "--output", back, "--only-caption", "--image-token", "<image>")
+    first = json.loads(back.read_text().splitlines()[0])
+    assert first["text"].startswith("<image>\n") and first["text"].endswith(" <|__dj__eoc|>")
+    full = tmp_path / "full.jsonl"
+    call("convert", "llava-to-dj", "--input", out, "--output", full)
+    again = tmp_path / "again.json"
+    call("convert", "dj-to-llava", "--input", full, "--output", again, "--no-restore-questions")
+    assert [r["conversations"] for r in json.loads(again.read_text())] == [r["conversations"] for r in made]
+
+
+def test_captions_without_the_original_are_refused_with_the_way_out(call, seed, tmp_path):
+    rows = seed / "mgm_pretrain_stage_1_demo.jsonl"
+    error = call("convert", "dj-to-llava", "--input", rows, "--output", tmp_path / "o.json", expect=1).err
+    assert "original" in error and not (tmp_path / "o.json").exists()
+
+
+def test_a_new_id_stops_the_conversion(call, seed, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": "new", "text": "a dog", "images": []}\n', encoding="utf-8")
+    words = ("--input", rows, "--output", tmp_path / "o.json", "--questions", seed / "stage_1.json")
+    assert "1 ids are not in the original file" in call("convert", "dj-to-llava", *words, expect=1).err
+    assert not (tmp_path / "o.json").exists()
+
+
+def test_sample_draws_what_the_kit_draws_and_says_so(call, seed, tmp_path):
+    source, out = seed / "mgm_pretrain_stage_1_demo.jsonl", tmp_path / "out.jsonl"
+    done = call("convert", "sample", "--input", source, "--output", out, "--max", 5)
+    assert "16 rows sampled down to 5 (seed 1024); 11 left out" in done.out
+    random.seed(1024)
+    assert out.read_text().splitlines() == random.sample(source.read_text().splitlines(), 5)
+    for most in (0, 16, 99):
+        assert "sampled down" not in call("convert", "sample", "--input", source, "--output", out, "--max", most).out
+        assert out.read_bytes() == source.read_bytes()
+    assert "needs --max" in call("convert", "sample", "--input", source, "--output", out, expect=2).err
