@@ -15,7 +15,7 @@ from bettersynth.demo.bases import captioner, scorer
 from bettersynth.demo.bases import vision_towers as towers
 from bettersynth.demo.bases.vision import WEIGHTS, auc, pair_scores
 from bettersynth.demo.bases.vision_data import CHANNEL_ORDERS, HEADS, THINGS, clip_view, dense_batches, dense_labels
-from bettersynth.demo.bases.vision_text import CLS_ID, SEP_ID, UNK_ID, caption_batch, encode, make_tokenizer
+from bettersynth.demo.bases.vision_text import CLS_ID, SEP_ID, UNK_ID, caption_batch, encode, make_tokenizer, scramble
 from bettersynth.demo.world.language import caption
 from bettersynth.demo.world.scene import Scene, Sign, Thing, sample_scene
 from bettersynth.demo.world.vocab import BASE_VOCAB, COLOURS, EVAL_VOCAB, LETTERS
@@ -108,3 +108,16 @@ def test_captioner_reads_unseen_words() -> None:
     assert scores["word"] > 0.6 and scores["colour_kind"] > 0.6
     clean = pair_scores("captioner", model, "clean", 32)
     assert auc(clean, pair_scores("captioner", model, "mismatched", 32)) > 0.9
+
+
+def test_scramble_touches_colours_and_letters_only_and_is_seeded() -> None:
+    tokenizer = make_tokenizer()
+    ids, _ = encode(tokenizer, ["two red cars with number 47 ; the sign says QZJX"] * 64)
+    found = scramble(ids, torch.Generator().manual_seed(0))
+    assert torch.equal(found, scramble(ids, torch.Generator().manual_seed(0)))
+    changed = (found != ids).float().mean(0)
+    tokens = tokenizer.encode_batch(["two red cars with number 47 ; the sign says QZJX"])[0].tokens
+    may_change = torch.tensor([token == "red" or token.strip("#").isupper() for token in tokens])
+    may_change[[0, -1]] = False
+    assert (changed[~may_change] == 0).all() and (changed[may_change] > 0.02).all()
+    assert changed[tokens.index("red")] > 0.25

@@ -32,6 +32,7 @@ from bettersynth.demo.bases.vision_text import (
     encode,
     make_tokenizer,
     save_tokenizer,
+    scramble,
     vocabulary,
 )
 from bettersynth.demo.bases.vision_towers import VitReader, model_config, preprocessor_config, train_dense
@@ -74,14 +75,15 @@ def blip_config() -> BlipConfig:
 
 
 def train_captioner(
-    folder: Path, *, eye_steps: int = 2500, tongue_steps: int = 2500, batch_size: int = 32, seed: int = 3
+    folder: Path, *, eye_steps: int = 2500, tongue_steps: int = 6000, batch_size: int = 32, seed: int = 3
 ) -> None:
     """Train and save the captioner.
 
     Args:
         folder: where the model goes.
         eye_steps: steps of dense-label training of the vision model.
-        tongue_steps: steps of caption training of the text decoder; the vision model is frozen then.
+        tongue_steps: steps of caption training of the text decoder, half of them with `scramble`; the vision model is
+            frozen then.
         batch_size: pictures a step (two captions each in the second part).
         seed: of weights and data.
     """
@@ -90,7 +92,9 @@ def train_captioner(
     start_values(model, torch.Generator().manual_seed(seed))
     train_eye(model, num_steps=eye_steps, batch_size=batch_size, seed=seed)
     save_captioner(model, folder)
-    train_tongue(model, folder, num_steps=tongue_steps, batch_size=batch_size, seed=seed)
+    half = tongue_steps // 2
+    train_tongue(model, folder, num_steps=half, batch_size=batch_size, seed=seed, peak=1.5e-3)
+    train_tongue(model, folder, num_steps=half, batch_size=batch_size, seed=seed + 7, peak=1e-3, is_scrambled=True)
 
 
 def train_eye(model: BlipForConditionalGeneration, *, num_steps: int, batch_size: int, seed: int) -> None:
@@ -109,18 +113,28 @@ def train_eye(model: BlipForConditionalGeneration, *, num_steps: int, batch_size
 
 
 def train_tongue(
-    model: BlipForConditionalGeneration, folder: Path, *, num_steps: int, batch_size: int, seed: int
+    model: BlipForConditionalGeneration,
+    folder: Path,
+    *,
+    num_steps: int,
+    batch_size: int,
+    seed: int,
+    peak: float,
+    is_scrambled: bool = False,
 ) -> None:
-    """Caption training of the decoder on a frozen vision model."""
+    """Caption training of the decoder on a frozen vision model, one cosine; `is_scrambled`: see `scramble`."""
     tokenizer, rng = make_tokenizer(), random.Random(seed + 100)
+    generator = torch.Generator().manual_seed(seed)
     optim = optimiser(model.text_decoder.parameters())
     started = time.process_time()
     for step in range(num_steps):
         x_BCHW, texts = caption_batch(rng, batch_size, captions_each=2)
         with torch.no_grad():
             seen_BPC = model.vision_model(x_BCHW).last_hidden_state.repeat_interleave(2, 0)
-        loss = caption_loss(model, seen_BPC, *encode(tokenizer, texts))
-        step_optimiser(optim, loss, schedule(step, num_steps, 1.5e-3))
+        ids_BL, mask_BL = encode(tokenizer, texts)
+        input_BL = scramble(ids_BL, generator) if is_scrambled else ids_BL
+        loss = caption_loss(model, seen_BPC, ids_BL, mask_BL, input_BL)
+        step_optimiser(optim, loss, schedule(step, num_steps, peak))
         if (step + 1) % 500 == 0 or step + 1 == num_steps:
             scores = evaluate_captioner(model, EVAL_VOCAB, 128)
             seconds = time.process_time() - started
@@ -130,12 +144,19 @@ def train_tongue(
 
 
 def caption_loss(
-    model: BlipForConditionalGeneration, seen_BPC: torch.Tensor, ids_BL: torch.Tensor, mask_BL: torch.Tensor
+    model: BlipForConditionalGeneration,
+    seen_BPC: torch.Tensor,
+    ids_BL: torch.Tensor,
+    mask_BL: torch.Tensor,
+    input_BL: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Mean next-token cross entropy over the tokens after ``[CLS]`` up to ``[SEP]``."""
+    """Mean next-token cross entropy after ``[CLS]`` up to ``[SEP]``; `input_BL`: what is read in place of the ids."""
     labels_BL = ids_BL.masked_fill(mask_BL == 0, -100)
     return model.text_decoder(
-        input_ids=ids_BL, attention_mask=mask_BL, encoder_hidden_states=seen_BPC, labels=labels_BL
+        input_ids=ids_BL if input_BL is None else input_BL,
+        attention_mask=mask_BL,
+        encoder_hidden_states=seen_BPC,
+        labels=labels_BL,
     ).loss
 
 

@@ -77,6 +77,25 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[torch.Tensor, to
     return torch.tensor([e.ids for e in found]), torch.tensor([e.attention_mask for e in found])
 
 
+def scramble(ids_BL: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Token ids in which half of the colour words and a seventh of the capital letters are random others.
+
+    Meant for a decoder's input (never its targets). Without it the decoder learns from the base captions that "red" is
+    never followed by a kind which the base vocabulary does not show in red, and overrules what it sees.
+    """
+    vocab = vocabulary()
+    letters = string.ascii_uppercase
+    groups = [([vocab[c] for c in COLOURS], 0.5), ([vocab[c] for c in letters], 0.15)]
+    groups.append(([vocab[f"##{c}"] for c in letters], 0.15))
+    out_BL = ids_BL.clone()
+    for ids, chance in groups:
+        pool = torch.tensor(ids)
+        hit_BL = torch.isin(ids_BL, pool) & (torch.rand(ids_BL.shape, generator=generator) < chance)
+        other_BL = pool[torch.randint(len(pool), ids_BL.shape, generator=generator)]
+        out_BL = torch.where(hit_BL, other_BL, out_BL)
+    return out_BL
+
+
 def noisy_caption(scene: Scene, rng: random.Random) -> str:
     """A caption of base quality: by `BASE_MIX` about one in five is mismatched, misread or vague."""
     noise = draw_class(BASE_MIX, rng)
