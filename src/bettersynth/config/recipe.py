@@ -79,7 +79,9 @@ class RecipeKeys(BaseModel):
     on_truncated: Literal["load", "quarantine"] = Field("load", description="what to do with a picture cut short")
     on_missing_image: Literal["quarantine", "keep"] = Field("quarantine", description="rows whose picture is not there")
     device: str = Field("auto", description="auto, cpu or cuda; where models run")
-    vars: dict[str, str | int | float | None] = Field(default_factory=dict, description="values for {name} in strings")
+    vars: dict[str, str | int | float | tuple[str, ...] | None] = Field(
+        default_factory=dict, description="values for {name} in strings; of a list of paths the first that exists"
+    )
     process: tuple[Any, ...] = Field((), description="operators in order: one-key mappings")
 
     @field_validator("text_keys", mode="after")
@@ -169,7 +171,7 @@ def build_recipe(
     for key in ignored:
         del data[key]
     problems: list[BetterSynthError] = []
-    values = _variables(data, variables or {})
+    values = _variables(data, variables or {}, base)
     data = {
         key: _fill(item, values, document, (key,), problems) if key != "vars" else item for key, item in data.items()
     }
@@ -203,12 +205,30 @@ def _expand_operator_overrides(document: Document, overrides: Iterable[str]) -> 
     return expanded
 
 
-def _variables(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    own = data.get("vars")
-    values = {key: value for key, value in own.items() if value is not None} if isinstance(own, dict) else {}
+def _variables(data: Mapping[str, Any], given: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Values by name: those given, the budget, and the recipe's own, which may use the ones before them.
+
+    Of a list the first path that exists is taken (the last one when none does), so that one recipe serves the real
+    models of one folder and the tiny ones of another.
+    """
+    values: dict[str, Any] = {}
     if isinstance(data.get("budget"), int):
         values["budget"] = data["budget"]
-    return {**values, **given}
+    values.update(given)
+    own = data.get("vars")
+    for key, value in own.items() if isinstance(own, dict) else ():
+        if key in given or value is None:
+            continue
+        choices = [
+            _VARIABLE.sub(lambda match: str(values.get(match.group(1), match.group())), str(item))
+            for item in (value if isinstance(value, list) else [value])
+        ]
+        there = [choice for choice in choices if Path(choice).exists() or (base / choice).exists()]
+        if isinstance(value, list):
+            values[key] = (there or choices[-1:] or [""])[0]
+        else:
+            values[key] = choices[0] if isinstance(value, str) else value
+    return values
 
 
 def _fill(

@@ -169,8 +169,9 @@ def plan(recipe: Recipe) -> Plan:
         operator, found = build_operator(step, recipe.document)
         problems.extend(found)
         if operator is not None:
-            adaptive = isinstance(operator, RangeFilter) and operator.adaptive_threshold is not None
-            operators.append(FittedFilter(inner=operator) if adaptive else operator)  # type: ignore[arg-type]
+            if isinstance(operator, RangeFilter) and (operator.adaptive_threshold is not None or operator.mark_only):
+                operator = FittedFilter(inner=operator)
+            operators.append(operator)
     problems.extend(_missing_columns(recipe.steps, operators) if not problems else ())
     raise_all(problems, where=recipe.document.name)
     check_track(recipe.keys.track, [unwrap(operator) for operator in operators], recipe)
@@ -208,7 +209,7 @@ def _missing_columns(steps: tuple[Step, ...], operators: list[Operator]) -> list
                         hint=t("put the filter that computes it before this step; without bounds it only scores"),
                     )
                 )
-        written.update(column for column in inner.writes if column.startswith(STATS))
+        written.update(column for column in inner.adds() if column.startswith(STATS))
     return problems
 
 
@@ -241,7 +242,7 @@ def _phases(step: int, operator: Operator, digests: Mapping[str, str], seed: int
         deciding = getattr(inner, "keep_params", ()) if kind in ("score", "partial") else ()
         return Phase(step, kind, operator, phase_key(kind, inner, digests, seed, without=deciding))
 
-    has_models = bool(unwrap(operator).models)
+    has_models = _uses_models(unwrap(operator))
     model_cut = t("model results are kept") if has_models else ""
     if isinstance(operator, GlobalOperator):
         return [(phase("partial"), t("needs all rows")), (phase("verdict"), "")]
@@ -254,13 +255,17 @@ def _phases(step: int, operator: Operator, digests: Mapping[str, str], seed: int
     return [(phase("apply"), model_cut)]
 
 
+def _uses_models(operator: Operator) -> bool:
+    return any(getattr(operator, name) is not None for name in operator.models)
+
+
 def _cut(operators: list[Operator], digests: Mapping[str, str], seed: int) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     current: list[Phase] = []
 
     def close(why: str) -> None:
         inner = [unwrap(phase.operator) for phase in current if phase.kind not in ("keep", "verdict")]
-        models = any(operator.models for operator in inner)
+        models = any(_uses_models(operator) for operator in inner)
         pixels = models or any(operator.pixels for operator in inner)
         stages.append(Stage(len(stages), tuple(current), why, pixels, models))
         current.clear()

@@ -70,6 +70,10 @@ class Operator:
     def check(self) -> None:
         """Raise ValueError when parameters do not fit each other; called once when the recipe is checked."""
 
+    def adds(self) -> tuple[str, ...]:
+        """Columns this instance writes; more than ``writes`` when a parameter asks for more."""
+        return self.writes
+
     def needs(self) -> tuple[str, ...]:
         """Columns this instance reads; the plan checks that an earlier step writes its ``stats.*`` among them."""
         return self.reads
@@ -203,19 +207,25 @@ class RangeFilter(Filter):
 
     ``min_closed_interval`` and ``max_closed_interval`` make an end strict; ``reversed_range`` keeps what lies outside
     (Data-Juicer's keys and meaning). A bound of None is not tested. ``adaptive_threshold`` replaces the bounds by ones
-    fitted to all rows of the data set.
+    fitted to all rows of the data set. ``mark_only`` keeps the rows that fail and writes 1 in ``stats.NAME_failed``
+    instead, so that a later step can repair them.
     """
 
     stat: ClassVar[str] = ""
     bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
     keep_params: ClassVar[tuple[str, ...]] = (
-        *("min_closed_interval", "max_closed_interval", "reversed_range", "adaptive_threshold"),
+        *("min_closed_interval", "max_closed_interval", "reversed_range", "adaptive_threshold", "mark_only"),
     )
 
     adaptive_threshold: Adaptive | None = None
+    mark_only: bool = False
     min_closed_interval: bool = True
     max_closed_interval: bool = True
     reversed_range: bool = False
+
+    def adds(self) -> tuple[str, ...]:
+        """The scores, and the mark when rows are only marked."""
+        return (*self.writes, f"{STATS}{self.stat}_failed") if self.mark_only else self.writes
 
     def limits(self) -> tuple[float | None, float | None]:
         """The two bounds."""
@@ -329,7 +339,10 @@ class Selector(GlobalOperator):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FittedFilter(GlobalOperator):
-    """A range filter whose bounds are fitted to the whole data set before it decides; made by the plan."""
+    """A range filter that decides over all rows at once: bounds fitted to them, or rows only marked.
+
+    Made by the plan from a filter with ``adaptive_threshold`` or ``mark_only``.
+    """
 
     inner: RangeFilter
 
@@ -343,20 +356,26 @@ class FittedFilter(GlobalOperator):
         return self.inner.score(batch, ctx)
 
     def reduce(self, partials: pa.Table, ctx: OpContext) -> Verdict:
-        """Fit the bounds, then keep what lies inside."""
+        """Fit the bounds if asked, then keep, or mark, what lies outside."""
         stats = {name: partials.column(name).combine_chunks() for name in partials.column_names if name != ID}
-        column = stats[self.inner.stat]
-        values = column.flatten() if pa.types.is_list(column.type) else column
-        assert self.inner.adaptive_threshold is not None  # the plan wraps only such filters
-        known = np.asarray(values.drop_null().to_numpy(zero_copy_only=False), np.float64)
-        low, high = self.inner.adaptive_threshold.fit(known)
-        fitted = self.inner.with_limits(low, high)
+        fitted = self.inner
+        facts: dict[str, Any] = {}
+        if self.inner.adaptive_threshold is not None:
+            column = stats[self.inner.stat]
+            values = column.flatten() if pa.types.is_list(column.type) else column
+            known = np.asarray(values.drop_null().to_numpy(zero_copy_only=False), np.float64)
+            low, high = self.inner.adaptive_threshold.fit(known)
+            fitted = self.inner.with_limits(low, high)
+            facts = {"fitted " + name: value for name, value in zip(self.inner.bounds, (low, high), strict=True)}
         kept = fitted.keep(stats)
+        if self.inner.mark_only:
+            stats[f"{self.inner.stat}_failed"] = pa.array((~kept).astype(np.int64))
+            facts["marked"] = int((~kept).sum())
+            kept = np.ones(len(kept), bool)
         reasons = [""] * len(kept)
         dropped = np.flatnonzero(~kept)
         for row, reason in zip(dropped.tolist(), fitted.reasons(stats, dropped), strict=True):
             reasons[row] = reason
-        facts = {"fitted " + name: value for name, value in zip(self.inner.bounds, (low, high), strict=True)}
         return Verdict(kept.astype(np.int64), reasons, stats, facts)
 
 

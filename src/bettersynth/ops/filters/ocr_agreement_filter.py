@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from math import exp
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pyarrow as pa
 
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._images import ChunkPair, caption_pairs
+from bettersynth.ops._quotes import QUOTED_WORDS, check_pattern, quoted_likelihood
 from bettersynth.ops.base import IMAGES, TEXT, Batch, RangeFilter, Stats
+
+if TYPE_CHECKING:
+    from bettersynth.infer.protocols import Captioner
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +27,8 @@ class OcrAgreementFilter(RangeFilter):
     Args:
         hf_img2seq: folder of a BLIP or BLIP-2 captioner, used as reader.
         mode: ``read`` lets it write its own caption and compares the words; ``nll`` asks how likely it finds the
-            claimed words themselves (finer, and the better detector of misread signs).
+            claimed words themselves (finer, and the better detector of misread signs); ``scored`` takes that from an
+            image_caption_nll_filter before it, without another pass of the model.
         word_pattern: regular expression of words that quote a picture; capitals and digits by default.
         min_score: smallest agreement, 0 to 1; None to score without dropping.
         max_score: largest agreement.
@@ -39,58 +43,53 @@ class OcrAgreementFilter(RangeFilter):
     bounds: ClassVar[tuple[str, str]] = ("min_score", "max_score")
     keep_params: ClassVar[tuple[str, ...]] = (*RangeFilter.keep_params, "min_score", "max_score")
 
-    hf_img2seq: str = "Salesforce/blip2-opt-2.7b"
-    mode: Literal["read", "nll"] = "read"
-    word_pattern: str = r"\b[A-Z][A-Z0-9]+\b"
+    hf_img2seq: str | None = None
+    mode: Literal["read", "nll", "scored"] = "read"
+    word_pattern: str = QUOTED_WORDS
     min_score: float | None = 0.5
     max_score: float | None = None
     max_new_tokens: int = 64
 
     def check(self) -> None:
-        """The pattern must be a regular expression."""
+        """The pattern must be a regular expression, and the mode must have the model it needs."""
         RangeFilter.check(self)
-        try:
-            re.compile(self.word_pattern)
-        except re.error as error:
-            raise ValueError(f"word_pattern is not a regular expression: {error}") from error
+        check_pattern(self.word_pattern)
+        if (self.hf_img2seq is None) == (self.mode != "scored"):
+            raise ValueError("give hf_img2seq: FOLDER for the modes read and nll, and only for them")
+
+    def needs(self) -> tuple[str, ...]:
+        """Text and pictures, or the score that image_caption_nll_filter left."""
+        return ("stats.quoted_words",) if self.mode == "scored" else self.reads
 
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``ocr_agreement`` to five decimals; null where nothing is claimed or there is no single picture."""
+        if self.mode == "scored":
+            return {self.stat: batch.column("stats.quoted_words")}
         values: list[float | None] = [None] * batch.num_rows
         pairs = [pair for pair in caption_pairs(batch, ctx) if re.search(self.word_pattern, pair.text)]
         if pairs:
             agreement = self._by_reading(pairs, ctx) if self.mode == "read" else self._by_likelihood(pairs, ctx)
             for pair, value in zip(pairs, agreement, strict=True):
-                values[pair.row] = round(value, 5)
+                values[pair.row] = value
         return {self.stat: pa.array(values, pa.float64())}
 
-    def _by_reading(self, pairs: list[ChunkPair], ctx: OpContext) -> list[float]:
-        reader = ctx.captioner(self.hf_img2seq)
-        captions = reader.caption([pair.images[0] for pair in pairs], max_new_tokens=self.max_new_tokens)
-        found = []
+    def _by_reading(self, pairs: list[ChunkPair], ctx: OpContext) -> list[float | None]:
+        captions = self._captioner(ctx).caption([pair.images[0] for pair in pairs], max_new_tokens=self.max_new_tokens)
+        found: list[float | None] = []
         for pair, caption in zip(pairs, captions, strict=True):
             read = re.findall(self.word_pattern, caption)
             claimed = re.findall(self.word_pattern, pair.text)
             best = [max((_likeness(word, other) for other in read), default=0.0) for word in claimed]
-            found.append(sum(best) / len(best))
+            found.append(round(sum(best) / len(best), 5))
         return found
 
-    def _by_likelihood(self, pairs: list[ChunkPair], ctx: OpContext) -> list[float]:
-        judged = ctx.captioner(self.hf_img2seq).nll([p.images[0] for p in pairs], [p.text for p in pairs])
-        found = []
-        for pair, nll in zip(pairs, judged, strict=True):
-            words = []
-            for match in re.finditer(self.word_pattern, pair.text):
-                inside = [
-                    value
-                    for value, (start, stop) in zip(nll.tokens, nll.spans, strict=True)
-                    if start < stop and start >= match.start() and stop <= match.end()
-                ]
-                if inside:
-                    words.append(exp(-sum(inside) / len(inside)))
-            # Words beyond the captioner's length cannot be judged; they neither help nor harm.
-            found.append(sum(words) / len(words) if words else 1.0)
-        return found
+    def _by_likelihood(self, pairs: list[ChunkPair], ctx: OpContext) -> list[float | None]:
+        judged = self._captioner(ctx).nll([p.images[0] for p in pairs], [p.text for p in pairs])
+        return [quoted_likelihood(p.text, nll, self.word_pattern) for p, nll in zip(pairs, judged, strict=True)]
+
+    def _captioner(self, ctx: OpContext) -> Captioner:
+        assert self.hf_img2seq is not None  # check() refuses None in the modes that come here
+        return ctx.captioner(self.hf_img2seq)
 
 
 def _likeness(a: str, b: str) -> float:
