@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +90,10 @@ Call = Callable[..., Done]
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Call]:
     """``call("explore", path, "--json")``: in English, from an empty folder."""
+    from bettersynth.core.lang import set_language
+
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -106,4 +108,5 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
         assert expect is None or code == expect, streams.err
         return Done(code, streams.out, streams.err)
 
-    return run
+    yield run
+    set_language("en")

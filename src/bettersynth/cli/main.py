@@ -107,7 +107,7 @@ def build_parser(name: str) -> Parser:
     module = COMMANDS.module(name)
     parser = Parser(
         prog=f"bettersynth {name}",
-        description="\n\n".join(t(part.strip().rstrip(".")) for part in (module.__doc__ or "").split("\n\n")),
+        description=_description(module),
         epilog=_examples(module),
         formatter_class=Help,
         allow_abbrev=False,
@@ -119,6 +119,12 @@ def build_parser(name: str) -> Parser:
     parser.usage = _usage(parser)
     parser.add_argument("--lang", choices=("en", "zh"), help=argparse.SUPPRESS)
     return parser
+
+
+def _description(module: Any) -> str:
+    """The file's docstring, paragraph by paragraph in the language in force."""
+    summary, *rest = [part.strip() for part in (module.__doc__ or "").split("\n\n")]
+    return "\n\n".join([t(summary.rstrip(".")), *map(t, rest)])
 
 
 def _usage(parser: Parser) -> str:

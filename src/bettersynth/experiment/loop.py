@@ -277,61 +277,37 @@ class LoopTrial:
         )
 
     def evaluate(self, checkpoint: Artifact, folder: Path) -> tuple[list[Path], list[StageCost]]:
-        """Ask and score a checkpoint into ``folder/eval_results``."""
+        """Ask and score a checkpoint under every protocol; ``folder/eval_results`` gets one folder per prompt protocol.
+
+        Returns:
+            The scores folders, and the seconds of asking and of scoring.
+        """
+        import torch
+
+        from bettersynth.infer.checkpoint import CheckpointChatModel
+
         workspace = Workspace(self.workspace)
         questions = workspace.eval_folder(self.split)
-        results = folder / "eval_results" / checkpoint.folder.name
-        return evaluate(
+        out = folder / "eval_results" / checkpoint.folder.name
+        model = CheckpointChatModel(
             checkpoint.folder,
-            questions,
-            results,
-            tasks=self.tasks,
-            decoding=self.decoding,
             batch_size=self.batch_size,
-            limit=self.limit,
-            resamples=self.resamples,
+            device="cuda" if torch.cuda.is_available() else "cpu",
             model_zoo=workspace.model_zoo,
         )
+        settings: dict[str, Any] = {"decoding": self.decoding, "batch_size": self.batch_size, "limit": self.limit}
+        asked = [
+            generate(protocol, model, questions, out / protocol, **settings) for _, protocol in resolve(self.tasks)
+        ]
+        with Meter("score") as scoring:
+            scored = [
+                score(artifact.folder, questions, checkpoint=model.digest, resamples=self.resamples).folder
+                for artifact in asked
+            ]
+        return scored, [*(_asked_cost(artifact) for artifact in asked), scoring.cost]
 
 
 _TEXT_FILES = (".jsonl", ".json", ".tsv")
-
-
-def evaluate(
-    checkpoint: Path,
-    questions: Path,
-    out: Path,
-    *,
-    tasks: Sequence[str],
-    decoding: Decoding | None = None,
-    batch_size: int = 32,
-    limit: int | None = None,
-    resamples: int = 2000,
-    model_zoo: Path | None = None,
-) -> tuple[list[Path], list[StageCost]]:
-    """Ask and score a checkpoint under every protocol; ``out`` gets one folder per prompt protocol.
-
-    Args:
-        model_zoo: where the towers lie when the checkpoint lacks them.
-
-    Returns:
-        The scores folders, and the seconds of asking and of scoring.
-    """
-    import torch
-
-    from bettersynth.infer.checkpoint import CheckpointChatModel
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = CheckpointChatModel(checkpoint, batch_size=batch_size, device=device, model_zoo=model_zoo)
-    asked = [
-        generate(protocol, model, questions, out / protocol, decoding=decoding, batch_size=batch_size, limit=limit)
-        for _, protocol in resolve(tasks)
-    ]
-    with Meter("score") as scoring:
-        scored = [
-            score(artifact.folder, questions, checkpoint=model.digest, resamples=resamples).folder for artifact in asked
-        ]
-    return scored, [*(_asked_cost(artifact) for artifact in asked), scoring.cost]
 
 
 def _folder_digests(folder: Path) -> dict[str, object]:

@@ -17,7 +17,8 @@ EXAMPLES = (
     "bettersynth compare experiment.yaml --plan",
     "bettersynth compare experiment.yaml --set 'seeds=[1,2,3]' --workers 2",
 )
-_USUAL = ("random", "cluster_uniform", "quality_focused", "advanced_data_processing", "diversity_focused")
+_REDRAWN = ("random_half", "cluster_uniform")
+_USUAL = (*_REDRAWN, "quality_focused", "advanced_data_processing", "diversity_focused")
 SEEDS = 5
 
 
@@ -68,9 +69,7 @@ def usual_experiment(workspace: Path) -> dict[str, Any]:
     for name in _USUAL:
         strategy = pick_strategy(workspace, name)
         if strategy != name or name in known:
-            conditions.append(
-                {"name": name, "strategy": strategy, "is_reseeded": name in ("random", "cluster_uniform")}
-            )
+            conditions.append({"name": name, "strategy": strategy, "is_reseeded": name in _REDRAWN})
     return {
         "name": "strategies",
         "workspace": str(workspace),

@@ -21,6 +21,7 @@ EXAMPLES = (
     "bettersynth convert llava-to-dj --input stage_1.json --output rows.jsonl --only-caption",
     "bettersynth convert sample --input rows.jsonl --output sampled.jsonl --max 200000",
 )
+KINDS = ("dj-to-llava", "llava-to-dj", "sample")
 KIT_SEED = 1024
 _LISTED = 5
 
@@ -28,7 +29,7 @@ _LISTED = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``convert``."""
     add = parser.add_argument
-    add("what", choices=("dj-to-llava", "llava-to-dj", "sample"), help=t("the conversion"))
+    add("what", choices=KINDS, metavar="|".join(KINDS), help=t("the conversion"))
     add("--input", type=Path, required=True, metavar="FILE", help=t("file to read; it is not changed"))
     add("--output", type=Path, required=True, metavar="FILE", help=t("file to write"))
     add(
@@ -77,12 +78,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     for _, row in read_rows(path):
         (bad if isinstance(row, BadLine) else rows).append(row)
     if bad:
-        _refuse(path, [f"{item.line}: {item.reason}" for item in bad], t("line"))
+        _refuse(path, [f"{t('line {n}', n=item.line)}: {item.reason}" for item in bad])
     return rows
 
 
-def _refuse(path: Path, problems: list[str], what: str) -> None:
-    shown = "; ".join(f"{what} {problem}" for problem in problems[:_LISTED])
+def _refuse(path: Path, problems: list[str]) -> None:
+    shown = "; ".join(problems[:_LISTED])
     raise DataError(
         t("{n} rows cannot be read, so nothing was written", n=len(problems)),
         where=str(path),
@@ -102,9 +103,10 @@ def _to_llava(args: argparse.Namespace) -> dict[str, Any]:
     from bettersynth.formats.llava import dj_to_llava, questions_by_id, write_llava
 
     rows = _rows(args.input)
-    problems = [(number, field_problem(row, text_key="text", image_key="images")) for number, row in enumerate(rows, 1)]
-    if any(problem for _, problem in problems):
-        _refuse(args.input, [f"{number}: {problem}" for number, problem in problems if problem], t("row"))
+    found = [(number, field_problem(row, text_key="text", image_key="images")) for number, row in enumerate(rows, 1)]
+    problems = [f"{t('row {n}', n=number)}: {problem}" for number, problem in found if problem]
+    if problems:
+        _refuse(args.input, problems)
     is_restored = args.original is not None and not args.no_restore_questions
     questions = questions_by_id(args.original) if is_restored else None
     records = dj_to_llava(rows, questions=questions, restore_questions=is_restored, tokens=_tokens(args))
@@ -118,7 +120,7 @@ def _to_dj(args: argparse.Namespace) -> dict[str, Any]:
 
     reading = read_llava(args.input)
     if reading.rejected:
-        _refuse(args.input, [f"{bad.row + 1}: {bad.reason}" for bad in reading.rejected], t("record"))
+        _refuse(args.input, [f"{t('record {n}', n=bad.row + 1)}: {bad.reason}" for bad in reading.rejected])
     token = args.image_token or _tokens(args).images[0]
     rows = list(llava_to_dj(reading.records, only_keep_caption=args.only_caption, image_token=token))
     write_rows(args.output, rows)

@@ -35,7 +35,14 @@ PARTS = ("all", "data_only", "train_only", "eval_only")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``run``."""
     add = parser.add_argument
-    add("part", nargs="?", default="all", choices=PARTS, help=t("the whole loop or one part (default: all)"))
+    add(
+        "part",
+        nargs="?",
+        default="all",
+        choices=PARTS,
+        metavar="|".join(PARTS),
+        help=t("the whole loop or one part (default: all)"),
+    )
     add("--workspace", type=Path, default=Path(), metavar="DIR", help=t("kit folder (default: this one)"))
     add("--strategy", metavar="NAME", help=t("strategy or recipe file (default: advanced_data_processing)"))
     add("--pairs", type=Path, metavar="FILE", help=t("your own image-text pairs as the kit's seed set (JSONL or JSON)"))

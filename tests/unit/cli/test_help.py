@@ -1,0 +1,52 @@
+"""Help in both languages, and argparse's complaints in ours."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import bettersynth.cli as cli
+import bettersynth.experiment as experiment
+from bettersynth.cli.main import _COMPLAINTS, COMMANDS, ordered_commands
+from bettersynth.core.lang import catalogue
+
+
+def _templates(package):
+    for path in sorted(Path(package.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_t = isinstance(node, ast.Call) and getattr(node.func, "id", None) == "t" and node.args
+            if is_t and isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value
+
+
+def test_everything_that_commands_say_is_there_in_chinese():
+    said = {*_templates(cli), *_templates(experiment), *(ours for _, ours in _COMPLAINTS)}
+    for name in ordered_commands():
+        first, *rest = [part.strip() for part in COMMANDS.module(name).__doc__.split("\n\n")]
+        said |= {first.rstrip("."), *rest}
+    assert sorted(said - set(catalogue())) == []
+
+
+@pytest.mark.parametrize("name", ordered_commands())
+def test_help_is_in_the_language_asked_for(name, call, capsys):
+    for lang, words in (("en", ("usage: ", "options:", "show this help")), ("zh", ("用法：", "选项", "显示本帮助"))):
+        with pytest.raises(SystemExit) as stop:
+            call(name, "--help", "--lang", lang)
+        text = capsys.readouterr().out
+        assert stop.value.code == 0 and all(word in text for word in words)
+
+
+@pytest.mark.parametrize(
+    ("words", "english", "chinese"),
+    [
+        (("convert",), "needed: dj-to-llava|llava-to-dj|sample, --input, --output", "需要："),
+        (("run", "everything"), "cannot be 'everything'; one of: 'all'", "不能是"),
+        (("run", "--seeds", "x"), "--seeds cannot be 'x': not a valid int", "不能是"),
+        (("run", "--seeds"), "--seeds needs a value", "需要一个值"),
+        (("train", "--check-batch", "1"), "--check-batch needs 3 values", "需要 3 个值"),
+        (("doctor", "--nothing"), "unknown arguments: --nothing", "未知参数"),
+    ],
+)
+def test_complaints_are_ours(words, english, chinese, call):
+    assert english in call(*words, "--lang", "en", expect=2).err
+    assert chinese in call(*words, "--lang", "zh", expect=2).err
