@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.config.experiment import Condition, ExperimentConfig
-from bettersynth.core.artifact import Artifact, write_atomic
+from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.fingerprint import digest_file
 from bettersynth.core.lang import t
@@ -27,6 +27,7 @@ from bettersynth.experiment.workspace import Workspace
 
 COMPARISON = "comparison"
 EXPERIMENT = "experiment.json"
+COST = "cost.json"
 
 Say = Callable[[str], None]
 DataBuilder = Callable[[Path], StageData | None]
@@ -175,16 +176,23 @@ def load_outcome(root: Path) -> Outcome:
         for seed in config.seeds:
             trial = read_trial(condition.name, seed, places.trial_folder(condition.name, seed))
             trials.setdefault(condition.name, {})[seed] = trial
-        for key, _ in _data_keys(condition, config.seeds):
+        for key, seed in _data_keys(condition, config.seeds):
             place = places.data_folder(key)
-            llava = place / LLAVA_FILE
-            data[key] = StageData(llava, place, digest_file(llava)) if llava.is_file() else None
-            if Artifact.exists(place) and (place / "cost.json").is_file():
-                costs[key] = _first_cost(place, key, None)
+            trained_on = trials[condition.name][min(config.seeds) if seed is None else seed].facts.get("data")
+            data[key] = _still_there(place, str(trained_on))
+            noted = _noted_cost(place, str(trained_on))
+            if data[key] is not None and noted is not None:
+                costs[key] = noted
     return Outcome(config, tables.load(root / COMPARISON), trials, data, costs, places)
 
 
 _PARTS = ("data", "trials")
+
+
+def _still_there(place: Path, digest: str) -> StageData | None:
+    """The data that was trained on; None when there was none, or other data was made in its place since."""
+    path = place / LLAVA_FILE
+    return StageData(path, place, digest) if path.is_file() and digest_file(path) == digest else None
 
 
 def _make_all_data(
@@ -212,7 +220,7 @@ def _make_all_data(
                 workers=workers,
                 progress=None,
             )
-            costs[key] = _first_cost(folder, key, made.cost)
+            costs[key] = _first_cost(folder, made)
             data[key] = made
             say(t("data of {name}: {rows} rows", name=key, rows=made.facts.get("rows")))
     return data, costs
@@ -224,14 +232,23 @@ def _data_keys(condition: Condition, seeds: tuple[int, ...]) -> list[tuple[str, 
     return [(condition.name, None)]
 
 
-def _first_cost(folder: Path, key: str, cost: StageCost | None) -> StageCost:
-    """What making the data cost when it was made; a later run that finds it finished does not overwrite that."""
-    path = folder / "cost.json"
-    if path.is_file():
-        return StageCost(**json.loads(path.read_text(encoding="utf-8")))
-    known = cost or StageCost(f"process {key}", 0.0, 0.0)
-    write_atomic(path, json.dumps(asdict(known)).encode())
-    return known
+def _first_cost(folder: Path, made: StageData) -> StageCost:
+    """What making the data cost when it was made; a later run that finds the same data finished keeps that."""
+    noted = _noted_cost(folder, made.digest)
+    if noted is not None:
+        return noted
+    cost = made.cost or StageCost("process", 0.0, 0.0)
+    write_atomic(folder / COST, json.dumps({"data": made.digest, **asdict(cost)}).encode())
+    return cost
+
+
+def _noted_cost(folder: Path, data: str) -> StageCost | None:
+    """The noted cost of exactly this data; other data may have been made in the same place before."""
+    try:
+        raw = json.loads((folder / COST).read_text(encoding="utf-8"))
+        return StageCost(**raw) if raw.pop("data") == data else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def budget_of(preset: str) -> int | None:

@@ -132,7 +132,12 @@ def read_trial(condition: str, seed: int, folder: Path) -> TrialResult:
         raise DataError(t("no finished trial here"), where=str(path), got=str(error)) from error
     result = load_trial(Trial(condition, seed, folder, fingerprint))
     if result is None:
-        raise DataError(t("the trial of another condition or seed"), where=str(path), expected=f"{condition} {seed}")
+        raise DataError(
+            t("the trial of another condition or seed"),
+            where=str(path),
+            expected=f"{condition} {seed}",
+            hint=t("run the experiment again; finished parts are not done twice"),
+        )
     return result
 
 

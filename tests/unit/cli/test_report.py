@@ -23,3 +23,12 @@ def test_a_kit_that_was_moved_keeps_its_report(call, finished_world, tmp_path):
 def test_nothing_to_report(call, tmp_path):
     assert "nothing to report on" in call("report", tmp_path, expect=1).err
     assert "no such folder" in call("report", tmp_path / "no", expect=1).err
+
+
+def test_data_made_by_another_run_since_is_not_shown_as_this_ones(call, finished_world, tmp_path):
+    root = shutil.copytree(finished_world, tmp_path / "kit")
+    places = ("--workspace", root, "--preset", root / "preset.yaml", "--workers", 1)
+    title = "Every row, operator by operator"
+    assert title in Path(call("report", root, "--json").data["page"]).read_text(encoding="utf-8")
+    call("run", "data_only", "--strategy", root / "raw.yaml", *places)
+    assert title not in Path(call("report", root, "--json").data["page"]).read_text(encoding="utf-8")
