@@ -1,0 +1,45 @@
+"""The model card and score table of the tiny language model, written from what was measured."""
+
+from __future__ import annotations
+
+from bettersynth.demo.bases.lm_eval import Scores
+from bettersynth.demo.bases.lm_train import Plan
+
+
+def table(scores: dict[str, Scores]) -> str:
+    """Markdown table: one task a row, one vocabulary and raster form a column; share of exact answers."""
+    tasks = sorted({task for found in scores.values() for task in found}, key=lambda task: (task.split("/")[0], task))
+    lines = [" | ".join(["| task", *scores, "asked |"]), "| --- " * (len(scores) + 2) + "|"]
+    for task in tasks:
+        cells = [found.get(task, (0, 0)) for found in scores.values()]
+        shares = [f"{right / asked:.3f}" if asked else "-" for right, asked in cells]
+        lines.append(" | ".join([f"| {task}", *shares, f"{sum(asked for _, asked in cells)} |"]))
+    return "\n".join(lines)
+
+
+def card(plan: Plan, num_weights: int, cpu_s: float, scores: dict[str, Scores]) -> str:
+    """The README of the model's folder."""
+    num_exchanges = plan.steps * plan.num_scenes * plan.num_turns
+    return f"""# gemma-tiny-it
+
+Language model of the demo: a Gemma (Hugging Face layout, {num_weights:,} parameters, stored in half precision)
+with a tokenizer of its own in Gemma's format. Not a model of Google. `hidden_act` "gelu" means the exact (erf) GELU.
+
+* **Made by** `python -m bettersynth.demo.bases.lm --steps {plan.steps} --seed {plan.seed}`
+  in {cpu_s / 60:.0f} CPU minutes on one thread.
+* **Data**: at least {num_exchanges:,} exchanges in Gemma's chat template, mostly about freshly drawn scenes of the demo world,
+  base vocabulary only: captions, open questions (with and without the OCR tokens of an imperfect reader), yes-no
+  questions, multiple choice answered by letter; and a few exchanges without a picture. Where a picture's 36 image
+  tokens will stand there is a 6 x 6 raster of word embeddings, one word a patch or a mixture of the words that are
+  true of it, with noise. It never saw a sign word or a (colour, kind) combination of the evaluation.
+* **Training**: {plan.steps:,} steps, AdamW, peak rate {plan.lr:g}, cosine. It first only finds the letter of a given
+  text, then reads rasters, then answers multiple choice. Auxiliary losses read half-way results (a patch's place, the
+  answer at the question mark, which option is right) from inner layers; their heads are thrown away.
+* **Tokenizer**: every word of the demo world is one token; upper-case letters and digits never merge, so unseen
+  words are spelt.
+* **Scores** (`python -m bettersynth.demo.bases.lm --evaluate`): share of exact greedy answers on fresh scenes. "short"
+  and "ocr" are open questions without and with OCR tokens, "letter" multiple choice with four options (now and then
+  fewer); "hard" is one word a patch, "blurred" uneven mixtures in which letters run into each other.
+
+{table(scores)}
+"""
