@@ -114,7 +114,7 @@ def test_no_annotation_file(call, finished_world, tmp_path):
 def test_missing_checkpoint(call, world, tmp_path):
     words = ("--data", world / EVAL, "--out", tmp_path / "out")
     error = call("eval", "textvqa-noocr", "--checkpoint", tmp_path / "nowhere", *words, expect=1).err
-    assert "nowhere" in error and not (tmp_path / "out").exists()
+    assert "no checkpoint here" in error and "nowhere" in error and not (tmp_path / "out").exists()
     assert "give either" in call("eval", "textvqa-noocr", *words, expect=2).err
 
 

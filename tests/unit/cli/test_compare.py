@@ -57,7 +57,10 @@ def test_without_a_file_the_kits_strategies_are_compared(tiny_world):
     assert usual["conditions"][0] == {"name": "raw", "role": "baseline"}
     named = [condition["name"] for condition in usual["conditions"]]
     mine = {path.stem for path in (tiny_world / "solution").glob("*_focused.yaml")}
-    assert mine <= set(named)
+    assert mine <= set(named) and {"none", "clean", "clean_half", "random_half", "cluster_uniform"} <= set(named)
+    roles = {condition["name"]: condition.get("role", "strategy") for condition in usual["conditions"]}
+    assert roles["clean"] == roles["none"] == "reference" and roles["balanced_with_qa"] == "open"
+    ExperimentConfig.model_validate_json(json.dumps(usual))
 
 
 def test_mistakes_of_the_file_are_shown_together(call, world, tmp_path):

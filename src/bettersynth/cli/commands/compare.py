@@ -19,6 +19,7 @@ EXAMPLES = (
 )
 _REDRAWN = ("random_half", "cluster_uniform")
 _USUAL = (*_REDRAWN, "quality_focused", "advanced_data_processing", "diversity_focused")
+_OPEN = "balanced_with_qa"
 SEEDS = 5
 
 
@@ -56,7 +57,7 @@ def read(args: argparse.Namespace) -> Any:
 
 
 def usual_experiment(workspace: Path) -> dict[str, Any]:
-    """Every strategy that the kit or this version has, against the raw seed set; selections at random are redrawn."""
+    """Every strategy that the kit or this version has, against the raw seed set, with the controls around them."""
     from bettersynth.experiment.loop import strategy_names
     from bettersynth.experiment.own import pick_seeds, pick_strategy
     from bettersynth.train.preset import load_preset
@@ -65,11 +66,20 @@ def usual_experiment(workspace: Path) -> dict[str, Any]:
     loaded = load_preset(preset)
     count = 1 if loaded.locked and "seed" not in loaded.editable else SEEDS
     known = strategy_names()
-    conditions: list[dict[str, Any]] = [{"name": "raw", "role": "baseline"}]
-    for name in _USUAL:
+    conditions: list[dict[str, Any]] = [
+        {"name": "raw", "role": "baseline"},
+        {"name": "none", "role": "reference", "note": t("stage 1 is left out")},
+    ]
+    for name in (*_USUAL, _OPEN):
         strategy = pick_strategy(workspace, name)
         if strategy != name or name in known:
-            conditions.append({"name": name, "strategy": strategy, "is_reseeded": name in _REDRAWN})
+            row = {"name": name, "strategy": strategy, "is_reseeded": name in _REDRAWN}
+            conditions.append(
+                row | ({"role": "open", "note": t("outside the challenge's rules")} if name == _OPEN else {})
+            )
+    if (workspace / "hidden" / "world.json").is_file():
+        note = t("true captions, which no user has")
+        conditions += [{"name": name, "role": "reference", "note": note} for name in ("clean_half", "clean")]
     return {
         "name": "strategies",
         "workspace": str(workspace),

@@ -51,13 +51,21 @@ def _device(args: argparse.Namespace) -> str:
 
 
 def _checkpoint(args: argparse.Namespace) -> tuple[Path, str]:
-    from bettersynth.core.errors import ConfigError
+    from bettersynth.core.errors import ConfigError, DataError
 
     if (args.checkpoint is None) == (args.name is None):
         raise ConfigError(t("give either --checkpoint or --name"))
-    if args.checkpoint is not None:
-        return args.checkpoint, args.checkpoint.resolve().name
-    return args.out / "training_dirs" / args.name, args.name
+    folder = args.checkpoint or args.out / "training_dirs" / args.name
+    if not (folder / "config.json").is_file():
+        there = sorted(path.parent.name for path in folder.parent.glob("*/config.json"))
+        raise DataError(
+            t("no checkpoint here"),
+            where=str(folder),
+            got=", ".join(there) or t("none"),
+            expected=t("a folder with {name}", name="config.json"),
+            hint=t("train one with: bettersynth train, or bettersynth run train_only"),
+        )
+    return folder, folder.resolve().name
 
 
 def _data(args: argparse.Namespace, task: str) -> Path:
