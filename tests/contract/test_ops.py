@@ -30,6 +30,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "cluster_uniform_selector": {"select_num": 3, "num_clusters": 2},
     "repeat_to_budget_selector": {"num_samples": 9},
     "band_selector": {"stat": "a", "drop_top": 0.2},
+    "stat_range_filter": {"stat": "a", "min_value": 0.3},
 }
 TEXTS = [
     "<image>\na red dog at the top ; the sign says STOP <|__dj__eoc|>",
@@ -177,7 +178,7 @@ def test_reads_and_writes_are_truthful(name: str, rows: Any, ctx: OpContext) -> 
         if key in touched or key not in rows.schema.names:
             assert after[key] == before[key], f"{key} depends on a column that is not in reads"
     if isinstance(operator, Filter):
-        assert {STATS + key for key in before if key != "kept"} == set(operator.writes)
+        assert {STATS + key for key in before if key != "kept"} == set(operator.adds())
     if isinstance(operator, Mapper):
         for column in rows.schema.names:
             if column not in operator.writes:

@@ -35,7 +35,7 @@ from bettersynth.formats.data_juicer import Tokens
 from bettersynth.ops.base import ID, STATS, GlobalOperator, Verdict
 
 WORK = ".work"
-_ROWS_AT_ONCE, _PICTURES_AT_ONCE = 1024, 64
+_ROWS_AT_ONCE, _PICTURES_AT_ONCE = 1024, 256
 
 
 @dataclass(frozen=True)

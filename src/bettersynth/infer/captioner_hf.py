@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-_BATCH = {"cpu": 32, "cuda": 64}
+_BATCH = {"cpu": 64, "cuda": 64}
 
 
 class BlipCaptioner:

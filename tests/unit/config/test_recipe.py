@@ -62,6 +62,16 @@ def test_variables_fill_strings_and_keep_their_type() -> None:
         build(text.replace("zoo: /a", "zoo: null"))
 
 
+def test_of_a_list_the_first_path_that_exists_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    text = "vars: {m: ['{zoo}/tiny', '{zoo}/real', '{zoo}/other']}\nprocess:\n  - x: {m: '{m}'}\n"
+    assert build(text, variables={"zoo": str(tmp_path)}).steps[0].params == {"m": f"{tmp_path}/real"}
+    assert build(text, variables={"zoo": "/none"}).steps[0].params == {
+        "m": "/none/other"
+    }  # named when nothing is there
+    assert build(text, variables={"zoo": "/none", "m": "/mine"}).steps[0].params == {"m": "/mine"}
+
+
 def test_all_mistakes_of_keys_and_steps_come_together() -> None:
     text = "sed: 1\ntrack: closed\nprocess:\n  - {a: 1, b: 2}\n  - filter: 3\n"
     with pytest.raises(ConfigErrors) as caught:

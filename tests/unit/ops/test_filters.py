@@ -19,6 +19,7 @@ from bettersynth.ops.filters.image_size_filter import ImageSizeFilter, parse_siz
 from bettersynth.ops.filters.image_text_similarity_filter import ImageTextSimilarityFilter
 from bettersynth.ops.filters.ocr_agreement_filter import OcrAgreementFilter
 from bettersynth.ops.filters.quality_score_filter import QualityScoreFilter
+from bettersynth.ops.filters.stat_range_filter import StatRangeFilter
 from bettersynth.ops.filters.text_length_filter import TextLengthFilter
 
 
@@ -133,6 +134,19 @@ def test_ocr_agreement_compares_quoted_words(ctx: Any, batch: Any, monkeypatch: 
         OcrAgreementFilter(hf_img2seq="fake", word_pattern="(").check()
 
 
+def test_quoted_words_come_with_the_nll_for_free(ctx: Any, batch: Any) -> None:
+    rows = batch(["<image>sign STOP", "<image>no sign"], images=[["0.png"]] * 2)
+    stats = ImageCaptionNllFilter(hf_img2seq="fake").score(rows, ctx)
+    finer = OcrAgreementFilter(hf_img2seq="fake", mode="nll").score(rows, ctx)["ocr_agreement"]
+    assert stats["quoted_words"].to_pylist() == finer.to_pylist()
+    scored = OcrAgreementFilter(mode="scored")
+    scored.check()
+    with_stat = rows.append_column("stats.quoted_words", stats["quoted_words"])
+    assert scored.score(with_stat, ctx)["ocr_agreement"].to_pylist() == finer.to_pylist()
+    with pytest.raises(ValueError, match="hf_img2seq"):
+        OcrAgreementFilter(mode="read").check()
+
+
 def test_quality_score_is_the_rank_of_ranks(ctx: Any, batch: Any) -> None:
     operator = QualityScoreFilter(signals={"good": 1.0, "bad": -1.0}, min_score=0.5)
     rows = batch(["a"] * 5, good=[1.0, 2.0, 3.0, 4.0, None], bad=[[40.0], [30.0], [20.0], [10.0], [25.0]])
@@ -140,6 +154,22 @@ def test_quality_score_is_the_rank_of_ranks(ctx: Any, batch: Any) -> None:
     assert verdict.columns["quality_score"].to_pylist() == [0.0, 0.25, 0.75, 1.0, 0.5]
     assert verdict.copies.tolist() == [0, 0, 1, 1, 1]
     assert verdict.reasons[0] == "quality_score below min_score" and verdict.reasons[2] == ""
+
+
+def test_stats_can_be_looked_at_again(ctx: Any, batch: Any) -> None:
+    operator = StatRangeFilter(stat="a", min_value=0.0, max_value=1.0)
+    stats = operator.score(batch(["x"] * 4, a=[[0.5, 0.7], [-1.0], [3.0], []]), ctx)
+    assert operator.keep(stats).tolist() == [True, False, False, True]
+    assert operator.reasons(stats, np.array([1, 2])) == ["a below min_value", "a above max_value"]
+
+
+def test_failing_rows_can_be_marked_for_repair(ctx: Any, batch: Any) -> None:
+    inner = TextLengthFilter(min_len=3, mark_only=True)
+    assert inner.adds() == ("stats.text_len", "stats.text_len_failed")
+    operator = FittedFilter(inner=inner)
+    verdict = operator.reduce(pa.table(operator.partial(batch(["a", "abc"]), ctx)), ctx)
+    assert verdict.copies.tolist() == [1, 1] and verdict.columns["text_len_failed"].to_pylist() == [1, 0]
+    assert verdict.facts == {"marked": 1}
 
 
 def test_otsu_splits_between_two_groups() -> None:

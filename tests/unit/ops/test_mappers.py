@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bettersynth.infer.fake import FakeCaptioner, FakeScorer
+from bettersynth.infer.protocols import TextNll
 from bettersynth.ops.generators.qa_from_caption_generator import QaFromCaptionGenerator, questions
 from bettersynth.ops.mappers.clean_links_mapper import CleanLinksMapper
 from bettersynth.ops.mappers.image_captioning_mapper import ImageCaptioningMapper
@@ -32,7 +33,8 @@ def test_only_bad_captions_are_rewritten(ctx: Any, batch: Any) -> None:
     new = captions(ctx, "0.png", "1.png")
     # Rows without a value, good rows, and rows with several pictures keep their text.
     assert out.column("text").to_pylist() == [CAPTION.format(new[0]), CAPTION.format(new[1]), *texts[2:]]
-    assert out.column("stats.is_recaptioned").to_pylist() == [1, 1, 0, 0, 0]
+    # -1: bad, but a row with several pictures cannot be captioned as a whole
+    assert out.column("stats.is_recaptioned").to_pylist() == [1, 1, 0, 0, -1]
     assert out.column("id").equals(rows.column("id"))
     assert len(ctx._images) == 2  # only the pictures of bad rows were opened
     assert operator.needs() == ("text", "images", "stats.similarity", "stats.nll")
@@ -44,9 +46,23 @@ def test_a_new_caption_must_win_by_the_margin(ctx: Any, batch: Any, monkeypatch:
     )
     rows = batch([CAPTION.format("a"), CAPTION.format("w" * 400)], images=[["0.png"], ["1.png"]])
     out = RecaptionMapper(hf_img2seq="fake", hf_clip="fake").apply(rows, ctx)
-    assert out.column("stats.is_recaptioned").to_pylist() == [1, 0]
+    assert out.column("stats.is_recaptioned").to_pylist() == [1, -1]
     out = RecaptionMapper(hf_img2seq="fake", hf_clip="fake", margin=9.0).apply(rows, ctx)
-    assert out.column("stats.is_recaptioned").to_pylist() == [0, 0]
+    assert out.column("stats.is_recaptioned").to_pylist() == [-1, -1]
+
+
+def test_a_new_caption_must_be_sure_of_the_words_it_quotes(
+    ctx: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["the sign says STOP", "the sign says QQQQ", "a dog"]
+    monkeypatch.setattr(FakeCaptioner, "caption", lambda self, images, **_: list(words[: len(images)]))
+    nll = TextNll(0.0, (0.0, 0.0, 0.0, 0.05), ((0, 3), (4, 8), (9, 13), (14, 18)))
+    unsure = TextNll(0.0, (0.0, 0.0, 0.0, 2.0), nll.spans)
+    monkeypatch.setattr(FakeCaptioner, "nll", lambda self, images, texts: [nll, unsure, TextNll(0.0)])
+    rows = batch([CAPTION.format("x")] * 3, images=[["0.png"], ["1.png"], ["2.png"]])
+    out = RecaptionMapper(hf_img2seq="fake", min_quoted_words=0.8).apply(rows, ctx)
+    assert out.column("stats.is_recaptioned").to_pylist() == [1, -1, 1]
+    assert out.column("text").to_pylist()[1] == CAPTION.format("x")
 
 
 def test_a_condition_needs_a_bound() -> None:

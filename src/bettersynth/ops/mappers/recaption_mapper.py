@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._images import ChunkPair, caption_pairs
+from bettersynth.ops._quotes import QUOTED_WORDS, quoted_likelihood
 from bettersynth.ops.base import IMAGES, STATS, TEXT, Batch, Mapper, stat_values, with_column
 
 
@@ -44,6 +45,8 @@ class RecaptionMapper(Mapper):
             empty: every row.
         hf_clip: folder of a CLIP model; when given, a new caption is taken only if it fits at least ``margin`` better.
         margin: how much better, in units of image_text_similarity.
+        min_quoted_words: a new caption is taken only if the captioner is so sure of the words it quotes from the
+            picture, 0 to 1 (as ``stats.quoted_words``; captions that quote nothing pass).
         max_new_tokens: longest caption, in tokens.
         prompt: text the caption starts from.
     """
@@ -57,6 +60,7 @@ class RecaptionMapper(Mapper):
     when: dict[str, Bound] = field(default_factory=dict)
     hf_clip: str | None = None
     margin: float = 0.0
+    min_quoted_words: float | None = None
     max_new_tokens: int = 64
     prompt: str = ""
 
@@ -71,23 +75,27 @@ class RecaptionMapper(Mapper):
                 raise ValueError(f"when.{name} needs below: or above:")
 
     def apply(self, batch: Batch, ctx: OpContext) -> Batch:
-        """New texts where the old ones are bad; ``stats.is_recaptioned`` is 1 there and 0 elsewhere."""
+        """New texts where the old ones are bad.
+
+        ``stats.is_recaptioned`` is 1 where the text is new, 0 where the old one was good, and -1 where it was bad but
+        nothing better was found, so that a later ``stat_range_filter`` can drop those.
+        """
         bad = np.full(batch.num_rows, not self.when)
         for name, bound in self.when.items():
             bad |= bound.hits(stat_values(batch.column(STATS + name)))
         rows = np.flatnonzero(bad)
         texts = batch.column(TEXT).to_pylist()
-        changed = np.zeros(batch.num_rows, np.int64)
+        changed = np.where(bad, -1, 0)
         # Only the bad rows' pictures are opened.
         pairs = caption_pairs(batch.take(pa.array(rows)), ctx)
         for pair, caption in zip(pairs, self._captions(pairs, ctx), strict=True):
             row = int(rows[pair.row])
             text = ctx.tokens.with_caption(texts[row], caption) if caption else None
-            if text is not None and text != texts[row]:
+            if text is not None:
                 texts[row] = text
                 changed[row] = 1
         out = with_column(batch, TEXT, pa.array(texts, pa.string()))
-        return with_column(out, "stats.is_recaptioned", pa.array(changed))
+        return with_column(out, "stats.is_recaptioned", pa.array(changed.astype(np.int64)))
 
     def _captions(self, pairs: list[ChunkPair], ctx: OpContext) -> list[str]:
         """A caption per pair; empty where the old one is to stay."""
@@ -96,6 +104,11 @@ class RecaptionMapper(Mapper):
         images = [pair.images[0] for pair in pairs]
         captioner = ctx.captioner(self.hf_img2seq)
         captions = captioner.caption(images, max_new_tokens=self.max_new_tokens, prompt=self.prompt)
+        if self.min_quoted_words is not None:
+            judged = captioner.nll(images, captions)
+            for place, (caption, nll) in enumerate(zip(captions, judged, strict=True)):
+                sure = quoted_likelihood(caption, nll, QUOTED_WORDS)
+                captions[place] = "" if sure is not None and sure < self.min_quoted_words else caption
         if self.hf_clip is None:
             return captions
         scorer = ctx.scorer(self.hf_clip)
