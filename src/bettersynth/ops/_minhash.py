@@ -36,7 +36,14 @@ def signature(windows: set[bytes], count: int) -> U64:
     joined = b"".join(hashlib.sha1(window, usedforsecurity=False).digest()[:4] for window in windows)
     hashes = np.frombuffer(joined, "<u4").astype(np.uint64)
     factors, offsets = permutations(count)
-    mixed = (hashes[:, None] * factors + offsets) % _MERSENNE & _MASK
+    mixed = hashes[:, None] * factors
+    mixed += offsets
+    # x mod (2^61 - 1) without a division: 2^61 is 1 there, so the upper three bits are added to the lower 61.
+    upper = mixed >> np.uint64(61)
+    mixed &= _MERSENNE
+    mixed += upper
+    mixed = np.minimum(mixed, mixed - _MERSENNE)  # unsigned: the difference wraps to a large number when it is below
+    mixed &= _MASK
     minima: U64 = mixed.min(0)
     return minima
 

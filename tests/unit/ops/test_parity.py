@@ -50,6 +50,11 @@ def test_minhash_keeps_the_same_rows(batch: Any) -> None:
     assert kept.tolist() == GOLD["operators"]["document_minhash_deduplicator"]
 
 
+def test_runs_of_spaces_make_no_empty_tokens() -> None:
+    operator: Any = operator_class("document_minhash_deduplicator")()
+    assert operator.windows("  a b  c d e") == {b"a b c d e"}
+
+
 def test_document_hashes() -> None:
     operator: Any = operator_class("document_deduplicator")(lowercase=True, ignore_non_character=True)  # type: ignore[call-arg]
     assert [operator.digest(text).hex() for text in GOLD["texts"]] == GOLD["operators"]["document_deduplicator"]

@@ -82,7 +82,8 @@ class DocumentMinhashDeduplicator(Deduplicator):
         if self.tokenization == "character":
             found = {text[i : i + n] for i in range(len(text) - n + 1)}
         else:
-            tokens = text.split(" ") if self.tokenization == "space" else _punctuation().split(text)
+            by_space = self.tokenization == "space"
+            tokens = [t for t in text.split(" ") if t] if by_space else _punctuation().split(text)
             found = {" ".join(tokens[i : i + n]) for i in range(len(tokens) - n + 1)}
         if not found and self.keep_short:
             found = {text}
