@@ -72,7 +72,6 @@ class _State:
     verdict: Path | None = None
     verdict_key: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
-    chain: str = ""
     cached: int = 0
     computed: int = 0
 
@@ -153,28 +152,19 @@ def _run(
     )
     write_atomic(work / "source.json", orjson.dumps(describe(source)))
     settings = _settings(recipe, source)
-    base = digest_json(
-        [
-            "read",
-            1,
-            settings.text_key,
-            settings.image_key,
-            asdict(settings.tokens),
-            settings.on_truncated,
-            settings.on_missing_image,
-            settings.seed,
-        ]
-    )
+    base = base_key(planned)
     run_key = digest_json([base, planned.digest, [s.digest for s in source.shards], _export(planned)])
     done = _finished(out, run_key)
     if done is not None:
         return done
     (out / MANIFEST).unlink(missing_ok=True)
     shards = [_Shard(digest_json([base, shard.file, shard.span.first_line, shard.digest])) for shard in source.shards]
-    state = _State(shards, chain=base)
+    state = _State(shards)
+    folders = stage_folders(planned)
     with Pool(workers) as pool:
         for stage in planned.stages:
-            _run_stage(stage, planned, source, settings, state, pool, work, progress)
+            folder = work / "stages" / folders[stage.number]
+            _run_stage(stage, planned, source, settings, state, pool, folder, progress)
             _check_failures(state, source, recipe, out)
             if stage.reduces is not None:
                 _reduce(stage, settings, state, work)
@@ -183,15 +173,40 @@ def _run(
     return artifact
 
 
-def _settings(recipe: Recipe, source: Source) -> Settings:
+def base_key(planned: Plan) -> str:
+    """Digest of everything but the operators and the input that decides what rows look like."""
+    keys = planned.recipe.keys
+    where = _device(planned) if any(stage.models for stage in planned.stages) else ""
+    read = [planned.recipe.text_key, keys.image_key, asdict(_tokens(planned.recipe)), keys.on_truncated]
+    return digest_json(["read", 1, *read, keys.on_missing_image, keys.seed, where])
+
+
+def stage_folders(planned: Plan) -> list[str]:
+    """Names of the stages' folders inside ``.work/stages``; a name changes with anything before it."""
+    chain, names = base_key(planned), []
+    for stage in planned.stages:
+        chain = digest_json([chain, [phase.key for phase in stage.phases]])
+        names.append(f"{stage.number:02d}-{chain[:16]}")
+    return names
+
+
+def _device(planned: Plan) -> str:
+    return "cuda" if planned.recipe.keys.device != "cpu" and _has_gpu() else "cpu"
+
+
+def _tokens(recipe: Recipe) -> Tokens:
     keys = recipe.keys
     spellings = tuple(dict.fromkeys([keys.image_special_token, *Tokens().images]))
-    tokens = Tokens(spellings, keys.audio_special_token, keys.video_special_token, keys.eoc_special_token)
+    return Tokens(spellings, keys.audio_special_token, keys.video_special_token, keys.eoc_special_token)
+
+
+def _settings(recipe: Recipe, source: Source) -> Settings:
+    keys = recipe.keys
     return Settings(
         source.files,
         recipe.text_key,
         keys.image_key,
-        tokens,
+        _tokens(recipe),
         keys.seed,
         keys.on_truncated,
         keys.on_missing_image,
@@ -225,13 +240,10 @@ def _run_stage(
     settings: Settings,
     state: _State,
     pool: Pool,
-    work: Path,
+    folder: Path,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    state.chain = digest_json([state.chain, [phase.key for phase in stage.phases]])
-    name = f"{stage.number:02d}-{state.chain[:16]}"
-    state.folders.add(name)
-    folder = work / "stages" / name
+    state.folders.add(folder.name)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".*"):
         leftover.unlink()
@@ -262,7 +274,7 @@ def _run_stage(
 
     report()
     # One copy of a model per accelerator; on the CPU every worker has its own.
-    at_most = 1 if stage.models and settings.device != "cpu" and _has_gpu() else None
+    at_most = 1 if stage.models and _device(planned) == "cuda" else None
     for done in pool.run(job_stage, todo, at_most=at_most):
         markers[done.shard.number] = done.marker
         report()

@@ -17,6 +17,8 @@ from bettersynth.core.lang import set_language
 from bettersynth.engine import trace
 from bettersynth.engine.analyze import analyze, histograms
 from bettersynth.engine.local import accounting_of, process
+from bettersynth.engine.plan import plan
+from bettersynth.engine.status import is_finished, status
 from bettersynth.engine.track import broken_rules, check_challenge
 from bettersynth.formats.jsonl import read_rows, write_rows
 from bettersynth.ops._catalog import OPERATORS
@@ -275,3 +277,20 @@ def test_statistics_of_a_data_set_and_of_what_a_recipe_changed(recipe: Any, data
 
 def test_no_operator_is_left_out_of_the_registry() -> None:
     assert len(OPERATORS.names()) >= 30
+
+
+def test_the_status_of_a_folder_tells_what_is_left(recipe: Any, tmp_path: Path) -> None:
+    def planned(low: float) -> Any:
+        return plan(
+            recipe(f"  - image_text_similarity_filter: {{hf_clip: fake, min_score: {low}}}\n  - clean_html_mapper:\n")
+        )
+
+    before = status(planned(0.1), tmp_path / "o")
+    assert [(s.state, s.reason) for s in before] == [("to do", "not run yet")] * 2
+    assert not (tmp_path / "o").exists()
+    process(planned(0.1).recipe, out=tmp_path / "o", workers=1)
+    assert [s.state for s in status(planned(0.1), tmp_path / "o")] == ["done", "done"]
+    assert is_finished(planned(0.1), tmp_path / "o")
+    changed = status(planned(0.2), tmp_path / "o")
+    assert [s.state for s in changed] == ["done", "to do"] and "changed" in changed[1].reason
+    assert not is_finished(planned(0.2), tmp_path / "o")

@@ -1,0 +1,62 @@
+"""What an output folder already holds of a plan. Reads markers and touches nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bettersynth.core.artifact import Artifact
+from bettersynth.core.lang import t
+from bettersynth.engine.local import WORK, stage_folders
+from bettersynth.engine.plan import Plan, unwrap
+
+State = Literal["done", "part", "to do"]
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far one stage is: ``shards_done`` of ``shards`` (0 when no run has cut the input yet), and why the rest runs.
+
+    Input files are not read here, so a changed input is noticed only by the run itself.
+    """
+
+    stage: int
+    operators: tuple[str, ...]
+    state: State
+    shards_done: int
+    shards: int
+    reason: str
+
+
+def status(planned: Plan, out: Path) -> list[StageStatus]:
+    """One entry per stage; every stage is ``done`` when the next run has nothing to do."""
+    shards = _num_shards(out / WORK / "source.json")
+    folders = out / WORK / "stages"
+    has_run = folders.is_dir() and any(folders.iterdir())
+    found: list[StageStatus] = []
+    for stage, name in zip(planned.stages, stage_folders(planned), strict=True):
+        markers = len(list((folders / name).glob("*.json")))
+        state: State = "done" if shards and markers == shards else "part" if markers else "to do"
+        reason = t("kept from an earlier run") if state == "done" else t("not run yet")
+        if state == "part":
+            reason = t("an earlier run was interrupted here")
+        elif state == "to do" and has_run:
+            before = found[-1].state if found else "done"
+            reason = t("operators, parameters or models changed") if before == "done" else t("follows a changed stage")
+        operators = tuple(dict.fromkeys(unwrap(phase.operator).name for phase in stage.phases))
+        found.append(StageStatus(stage.number, operators, state, markers, shards, reason))
+    return found
+
+
+def is_finished(planned: Plan, out: Path) -> bool:
+    """True when the folder holds a finished result of this plan (its input is assumed unchanged)."""
+    return Artifact.exists(out) and all(stage.state == "done" for stage in status(planned, out))
+
+
+def _num_shards(path: Path) -> int:
+    try:
+        return len(json.loads(path.read_text(encoding="utf-8"))["shards"])
+    except (OSError, ValueError, KeyError):
+        return 0
