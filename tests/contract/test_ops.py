@@ -16,8 +16,9 @@ from PIL import Image
 from bettersynth.config.load import parse_yaml
 from bettersynth.config.recipe import build_recipe
 from bettersynth.core.errors import ConfigError, ConfigErrors
+from bettersynth.engine.jobs import BASE_SCHEMA
 from bettersynth.engine.plan import check_steps
-from bettersynth.engine.shard import BASE_SCHEMA, concat
+from bettersynth.engine.shard import concat
 from bettersynth.ops._catalog import OPERATORS, operator_class
 from bettersynth.ops._context import OpContext
 from bettersynth.ops.base import KEY, STATS, Filter, Generator, GlobalOperator, Mapper

@@ -15,7 +15,8 @@ from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.engine import trace
-from bettersynth.engine.shard import BASE_SCHEMA, PARTIAL, load_arrow
+from bettersynth.engine.jobs import BASE_SCHEMA, PARTIAL
+from bettersynth.engine.shard import load_arrow
 from bettersynth.engine.trace import TRACE_FILE, TraceRow
 from bettersynth.formats.jsonl import dump_line
 from bettersynth.ops.base import ID, IMAGES, KEY, RECORD, STATS, TEXT

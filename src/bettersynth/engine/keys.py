@@ -22,7 +22,7 @@ _SAMPLE_BYTES = 1 << 20
 
 @lru_cache(maxsize=64)
 def model_digest(folder: str) -> str:
-    """Digest of a model folder's files (names and contents); ``fake`` names the built-in stand-in.
+    """Digest of a model folder's files (names and contents, model cards aside); ``fake`` names the built-in stand-in.
 
     Files above 64 MB are sampled: size and 1 MiB at the start, the middle and the end.
 
@@ -41,7 +41,7 @@ def model_digest(folder: str) -> str:
         )
     found = []
     for path in sorted(root.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file() and not path.name.startswith(".") and path.suffix != ".md":
             found.append([path.name, path.stat().st_size, _sample(path)])
     return digest_json(found)
 

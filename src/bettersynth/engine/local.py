@@ -26,10 +26,11 @@ from bettersynth.core.meter import cpu_seconds
 from bettersynth.core.record import Accounting
 from bettersynth.engine import export
 from bettersynth.engine.export import ExportSettings
+from bettersynth.engine.jobs import PARTIAL, Settings, ShardJob, StageJob, StepCount
 from bettersynth.engine.keys import phase_key
 from bettersynth.engine.plan import Plan, Stage, plan, unwrap
 from bettersynth.engine.pool import Pool
-from bettersynth.engine.shard import PARTIAL, Settings, ShardJob, StageJob, StepCount, load_arrow
+from bettersynth.engine.shard import load_arrow
 from bettersynth.engine.source import Source, describe, freeze
 from bettersynth.formats.data_juicer import Tokens
 from bettersynth.ops.base import ID, STATS, GlobalOperator, Verdict

@@ -14,7 +14,8 @@ from typing import Any
 
 from bettersynth.core.errors import BetterSynthError
 from bettersynth.core.lang import t
-from bettersynth.engine.shard import ShardJob, StageJob, run_shard
+from bettersynth.engine.jobs import ShardJob, StageJob
+from bettersynth.engine.shard import run_shard
 from bettersynth.ops._context import OpContext
 
 _MAX_DEATHS = 12

@@ -12,7 +12,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from bettersynth.core.errors import BetterSynthError
-from bettersynth.engine.shard import Settings, StageJob, run_shard
+from bettersynth.engine.jobs import Settings, StageJob
+from bettersynth.engine.shard import run_shard
 from bettersynth.ops._context import OpContext
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h

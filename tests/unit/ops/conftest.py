@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from bettersynth.engine.shard import BASE_SCHEMA
+from bettersynth.engine.jobs import BASE_SCHEMA
 from bettersynth.ops._context import OpContext
 from bettersynth.ops.base import KEY
 

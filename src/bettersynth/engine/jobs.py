@@ -1,0 +1,99 @@
+"""What travels between the parent and its workers, and the columns every batch has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from bettersynth.engine.phase import Phase
+from bettersynth.engine.source import SourceFile, SourceShard
+from bettersynth.formats.data_juicer import Tokens
+from bettersynth.ops._context import OpContext
+from bettersynth.ops.base import ID, IMAGES, KEY, RECORD, TEXT
+
+PARTIAL = "partial."
+BASE_SCHEMA = pa.schema(
+    [
+        (KEY[0], pa.int32()),
+        (KEY[1], pa.int64()),
+        (KEY[2], pa.int64()),
+        (ID, pa.string()),
+        (TEXT, pa.string()),
+        (IMAGES, pa.list_(pa.string())),
+        (RECORD, pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every shard of a run shares."""
+
+    files: tuple[SourceFile, ...]
+    text_key: str
+    image_key: str
+    tokens: Tokens
+    seed: int
+    on_truncated: str
+    on_missing_image: str
+    device: str
+
+    def context(self) -> OpContext:
+        """A fresh operator context."""
+        roots = [Path(file.image_root) for file in self.files]
+        return OpContext(self.seed, roots, self.tokens, self.on_truncated, self.device)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """A stage as sent to workers. ``verdict`` is the file with the decision of the global operator before it."""
+
+    number: int
+    phases: tuple[Phase, ...]
+    rows_at_once: int
+    folder: str
+    settings: Settings
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard of a stage: lines of a source file, or the result of the stage before."""
+
+    number: int
+    key: str
+    source: SourceShard | None = None
+    upstream: str | None = None
+    upstream_digest: str = ""
+    verdict_offset: int = 0
+    poisoned: frozenset[str] = frozenset()
+    probe: tuple[int, int] | None = None
+    """Work on these rows only and commit nothing; finds the row that kills a worker."""
+
+
+@dataclass
+class Quarantined:
+    """A row set aside, with what failed."""
+
+    key: str
+    file: int
+    line: int
+    id: str
+    operator: str
+    error: str
+    record: str
+
+
+@dataclass
+class StepCount:
+    """Rows of one operator in one shard; the counts of a step's phases are added up."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    quarantined: int = 0
+    changed: int = 0
+    rows_made: int = 0
+    cpu_s: float = 0.0
