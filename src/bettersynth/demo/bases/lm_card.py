@@ -27,8 +27,8 @@ with a tokenizer of its own in Gemma's format. Not a model of Google. `hidden_ac
 
 * **Made by** `python -m bettersynth.demo.bases.lm --steps {plan.steps} --seed {plan.seed}`
   in {cpu_s / 60:.0f} CPU minutes on one thread.
-* **Data**: at least {num_exchanges:,} exchanges in Gemma's chat template, mostly about freshly drawn scenes of the demo world,
-  base vocabulary only: captions, open questions (with and without the OCR tokens of an imperfect reader), yes-no
+* **Data**: at least {num_exchanges:,} exchanges in Gemma's chat template, mostly about freshly drawn scenes of the demo
+  world, base vocabulary only: captions, open questions (with and without the OCR tokens of an imperfect reader), yes-no
   questions, multiple choice answered by letter; and a few exchanges without a picture. Where a picture's 36 image
   tokens will stand there is a 6 x 6 raster of word embeddings, one word a patch or a mixture of the words that are
   true of it, with noise. It never saw a sign word or a (colour, kind) combination of the evaluation.
