@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 WORKERS ?= 2
 
-.PHONY: setup fmt check test test-all demo bench docs wheel-test clean
+.PHONY: setup fmt check test test-all demo wheel-test clean
 
 setup: $(STAMP)
 
@@ -40,12 +40,6 @@ test-all: $(STAMP)
 
 wheel-test: $(STAMP)
 	$(BIN)/python tools/wheel_test.py
-
-bench: $(STAMP)
-	$(BIN)/python benchmarks/run.py $(ARGS)
-
-docs: $(STAMP)
-	$(BIN)/python tools/build_docs.py
 
 clean:
 	rm -rf $(VENV) build dist demo_out .mypy_cache .ruff_cache .pytest_cache .hypothesis
