@@ -7,8 +7,10 @@ STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 WORKERS ?= 2
+# Data-Juicer has pins of its own, so it lives in an environment of its own; any Python that has it may be named here.
+DATA_JUICER_PYTHON ?= $(wildcard .venv-data-juicer/bin/python)
 
-.PHONY: setup fmt check test test-all demo wheel-test clean
+.PHONY: setup fmt check test test-all demo wheel-test bench data-juicer-venv clean
 
 setup: $(STAMP)
 
@@ -41,5 +43,14 @@ test-all: $(STAMP)
 wheel-test: $(STAMP)
 	$(BIN)/python tools/wheel_test.py
 
+# Our side alone, or both sides in turn where there is a Python with Data-Juicer. NAMES="text images" runs some.
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks $(NAMES) $(if $(DATA_JUICER_PYTHON),--data-juicer-python $(DATA_JUICER_PYTHON)) $(ARGS)
+
+data-juicer-venv:
+	$(PYTHON) -m venv .venv-data-juicer
+	.venv-data-juicer/bin/python -m pip install --quiet --disable-pip-version-check -r tools/data-juicer.txt
+	.venv-data-juicer/bin/python -m pip install --quiet --disable-pip-version-check --no-deps imagededup==0.3.3.post2
+
 clean:
-	rm -rf $(VENV) build dist demo_out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-data-juicer build dist demo_out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,179 @@
+"""The benchmarks by name. Each returns plain facts; a case that shows us losing stays in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import data
+from benchmarks.sides import Result, Sides, compare
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A named benchmark: ``run(sides, size)``; ``small`` is the size that tests use."""
+
+    name: str
+    about: str
+    size: int
+    small: int
+    run: Callable[[Sides, int], Facts]
+    heavy: bool = False
+
+
+def _captions(sides: Sides, count: int) -> Path:
+    return data.write(sides.work / "data" / f"captions_{count}.jsonl", data.captions(count))
+
+
+def _documents(sides: Sides, count: int) -> Path:
+    return data.write(sides.work / "data" / f"documents_{count}.jsonl", data.documents(count))
+
+
+def _pictures(sides: Sides, count: int) -> Path:
+    folder = sides.work / "data" / f"pictures_{count}"
+    return data.write(folder / "rows.jsonl", data.pictures(folder, count))
+
+
+def against(recipe: str, make: Callable[[Sides, int], Path], asked: float) -> Callable[[Sides, int], Facts]:
+    """Both sides on one recipe in turn; ``asked`` is the ratio of samples per CPU second that is aimed at."""
+
+    def run(sides: Sides, size: int) -> Facts:
+        path = make(sides, size)
+        ours = sides.ours(recipe, path)
+        facts: Facts = {"rows_in": size, "asked": asked, "ours": ours.summary(size)}
+        theirs = sides.theirs(recipe, path)
+        if theirs is None:
+            return facts
+        facts["theirs"] = theirs.summary(size)
+        facts["ratio"] = round(theirs.cost.cpu_s / ours.cost.cpu_s, 2)
+        facts["compared"] = [compare(ours, theirs, name="default executor")]
+        code = sides.operator_code(recipe, path)
+        if code is not None:
+            facts["compared"].append(compare(ours, code, name="operator code"))
+            facts["lost_to_rounding"] = _rounded(theirs, code)
+        return facts
+
+    return run
+
+
+def _rounded(theirs: Result, code: Result) -> Facts:
+    """Rows that the operators keep and the default executor loses, because it rounds stats in between."""
+    kept = {row["id"] for row in theirs.rows}
+    lost = [row["id"] for row in code.rows if row["id"] not in kept]
+    return {"rows": len(lost), "ids": lost[:20]}
+
+
+def cost_of_bookkeeping(sides: Sides, size: int) -> Facts:
+    """What a rerun costs when all is cached, and what share of a run's CPU is not operators' own."""
+    import json
+
+    path = _captions(sides, size)
+    first = sides.ours("text", path)
+    manifest = json.loads((first.log.parent / "out" / "manifest.json").read_text(encoding="utf-8"))
+    own = sum(manifest["run"]["cpu_s_by_operator"].values())
+    again = sides.ours("text", path, keep=True)
+    least = sides.ours("startup", _captions(sides, 10))
+    total = first.cost.cpu_s - least.cost.cpu_s
+    return {
+        "rows_in": size,
+        "ours": first.summary(size),
+        "operators_cpu_s": round(own, 3),
+        "start_cpu_s": least.cost.cpu_s,
+        "bookkeeping_percent": round(100 * (total - own) / total, 1) if total > 0 else None,
+        "cached_rerun_cpu_s": again.cost.cpu_s,
+        "cached_rerun_percent": round(100 * again.cost.cpu_s / first.cost.cpu_s, 1),
+        "same_rows_again": again.rows == first.rows,
+    }
+
+
+def two_processes(sides: Sides, size: int, *, recipe: str = "text", make: Any = _captions, rounds: int = 5) -> Facts:
+    """One and two processes in turn; the best of each counts, because everything else is other work's noise."""
+    path = make(sides, size)
+    runs: dict[int, list[Any]] = {1: [], 2: []}
+    rows: list[int] = []
+    for _ in range(rounds):
+        for workers in (1, 2):
+            done = sides.ours(recipe, path, workers=workers)
+            runs[workers].append(done.cost)
+            rows.append(len(done.rows))
+    best = {workers: min(costs, key=lambda cost: cost.wall_s) for workers, costs in runs.items()}
+    return {
+        "rows_in": size,
+        "rounds": rounds,
+        "same_rows": len(set(rows)) == 1,
+        "wall_gain": round(best[1].wall_s / best[2].wall_s, 2),
+        "cpu_ratio": round(best[2].cpu_s / best[1].cpu_s, 2),
+        "asked": "wall_gain >= 1.5 at cpu_ratio <= 1.15",
+        "runs": {str(workers): [vars_of(cost) for cost in costs] for workers, costs in runs.items()},
+    }
+
+
+def vars_of(cost: Any) -> Facts:
+    """A cost as plain data."""
+    return {"wall_s": cost.wall_s, "cpu_s": cost.cpu_s, "pss_mb": cost.pss_bytes >> 20, "load": cost.load}
+
+
+def curve(recipe: str, make: Any, shares: tuple[float, ...], *, workers: int = 2) -> Callable[[Sides, int], Facts]:
+    """Cost against size: it must stay linear, and memory must not grow with the rows."""
+
+    def run(sides: Sides, size: int) -> Facts:
+        points = []
+        for share in shares:
+            count = max(1, int(size * share))
+            done = sides.ours(recipe, make(sides, count), workers=workers)
+            points.append({"rows": count, **done.summary(count)})
+            done.rows.clear()
+        first, last = points[0], points[-1]
+        per_row = [point["cpu_s"] / point["rows"] for point in points]
+        memory = last["peak_pss_mb"] / first["peak_pss_mb"] if first["peak_pss_mb"] else None
+        return {
+            "points": points,
+            "cpu_per_row_last_to_first": round(per_row[-1] / per_row[0], 3),
+            "memory_last_to_first": None if memory is None else round(memory, 3),
+        }
+
+    return run
+
+
+def bad_picture(sides: Sides, size: int) -> Facts:
+    """One picture of the batch is no picture. Every other row must come out."""
+    folder = sides.work / "data" / f"bad_picture_{size}"
+    path = data.write(folder / "rows.jsonl", data.pictures(folder, size))
+    (folder / "images" / f"{size // 2:06d}.jpg").write_bytes(b"not a picture")
+    ours = sides.ours("shape", path)
+    facts: Facts = {"rows_in": size, "ours": ours.summary(size), "ours_lost": size - 1 - len(ours.rows)}
+    theirs = sides.theirs("shape", path)
+    if theirs is not None:
+        facts["theirs"] = theirs.summary(size)
+        facts["theirs_lost_in_silence"] = size - 1 - len(theirs.rows)
+        facts["theirs_reported_errors"] = "Errors: 0" not in theirs.log.read_text(encoding="utf-8", errors="replace")
+    return facts
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("startup", "10 rows: what starting costs", 10, 10, against("startup", _captions, 5.0)),
+        Case("text", "T: ten text operators", 50_000, 200, against("text", _captions, 12.0)),
+        Case("minhash", "D: near-duplicate documents", 50_000, 200, against("minhash", _documents, 20.0)),
+        Case("images", "I: shape, size, aspect, perceptual hash", 2_000, 40, against("images", _pictures, 4.0)),
+        Case("image-size", "size filters alone", 2_000, 40, against("image_size", _pictures, 100.0)),
+        Case("bad-image", "one damaged picture in a batch", 200, 40, bad_picture),
+        Case("bookkeeping", "tracing, accounting and cache in percent", 50_000, 200, cost_of_bookkeeping),
+        Case("two-processes", "two processes against one, text", 500_000, 200, two_processes, heavy=True),
+        Case(
+            "two-processes-images",
+            "two processes against one, pictures",
+            10_000,
+            40,
+            lambda sides, size: two_processes(sides, size, recipe="images", make=_pictures),
+            heavy=True,
+        ),
+        Case("scaling", "cost and memory against rows", 2_000_000, 400, curve("text", _captions, (0.1, 0.5, 1)), True),
+        Case("scaling-images", "the same with pictures", 30_000, 40, curve("images", _pictures, (0.1, 0.5, 1)), True),
+    )
+}

@@ -1,0 +1,63 @@
+"""The benchmarks run on a few rows, our side only; what they say about rows is checked, what about speed is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from benchmarks import data
+from benchmarks.__main__ import main
+from benchmarks.cases import CASES
+from benchmarks.measure import Cost
+from benchmarks.sides import Result, compare
+
+
+def _run(tmp_path: Path, *names: str) -> dict[str, dict[str, object]]:
+    assert main([*names, "--small", "--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]) == 0
+    return {name: json.loads((tmp_path / "results" / f"{name}.json").read_text("utf-8")) for name in names}
+
+
+def test_text_and_pictures_on_a_few_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = _run(tmp_path, "text", "bad-image")
+    text = found["text"]["ours"]
+    assert isinstance(text, dict) and 150 < text["rows_out"] < 200 and text["cpu_s"] > 0
+    bad = found["bad-image"]
+    assert bad["ours_lost"] == 0 and bad["ours"]["quarantined"] == 1  # type: ignore[index]
+    printed = capsys.readouterr()
+    assert "ours lost: 0" in printed.out and "Data-Juicer is not compared" in printed.err
+
+
+def test_the_cached_rerun_gives_the_same_rows(tmp_path: Path) -> None:
+    facts = _run(tmp_path, "bookkeeping")["bookkeeping"]
+    assert facts["same_rows_again"] is True
+    assert isinstance(facts["cached_rerun_percent"], float)
+
+
+def test_equal_seeds_give_equal_data(tmp_path: Path) -> None:
+    assert list(data.captions(50)) == list(data.captions(50)) != list(data.captions(50, seed=2))
+    assert list(data.documents(20)) == list(data.documents(20))
+    rows = list(data.pictures(tmp_path, 3))
+    first = (tmp_path / "images" / "000002.jpg").read_bytes()
+    assert rows == list(data.pictures(tmp_path, 3)) and first == (tmp_path / "images" / "000002.jpg").read_bytes()
+
+
+def test_a_comparison_sees_every_kind_of_difference() -> None:
+    def result(*rows: tuple[str, str]) -> Result:
+        listed = [{"id": key, "text": text} for key, text in rows]
+        return Result("", Cost(0, 1.0, 1.0, 0, 0.0), listed, Path())
+
+    left = result(("a", "x"), ("b", "y"))
+    assert compare(left, result(("a", "x"), ("b", "y")), name="same")["is_equal"]
+    assert compare(left, result(("a", "x"), ("b", "z")), name="text")["other_text"] == 1
+    assert compare(left, result(("b", "y"), ("a", "x")), name="order")["is_equal"] is False
+    lost = compare(left, result(("b", "y"), ("c", "y")), name="rows")
+    assert (lost["only_ours"], lost["only_theirs"], lost["examples"]["only_ours"]) == (1, 1, ["a"])
+
+
+def test_names_are_checked_and_heavy_ones_wait_to_be_asked() -> None:
+    with pytest.raises(SystemExit):
+        main(["no-such-benchmark"])
+    assert {name for name, case in CASES.items() if case.heavy} == {
+        *("two-processes", "two-processes-images", "scaling", "scaling-images"),
+    }
