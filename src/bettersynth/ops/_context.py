@@ -14,13 +14,15 @@ from bettersynth.core.lang import t
 from bettersynth.core.sample import RowKey
 from bettersynth.core.seed import derive_seed
 from bettersynth.formats.data_juicer import DEFAULT_TOKENS, Tokens
-from bettersynth.media.header import ImageHeader, looks_truncated, read_header
+from bettersynth.media.header import ImageHeader, looks_truncated, read_header, tolerate_truncation
 from bettersynth.ops.base import IMAGES, KEY, Batch, row_keys
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from bettersynth.infer.protocols import Captioner, ImageTextScorer
+
+_BOX = 4  # PIL.Image.Resampling.BOX; Pillow is only imported where pictures are opened
 
 
 @dataclass(slots=True)
@@ -41,7 +43,8 @@ class OpContext:
     on_truncated: Literal["load", "quarantine"] = "load"
     device: str = "auto"
     flags: Counter[str] = field(default_factory=Counter)
-    _images: dict[Path, Image] = field(default_factory=dict)
+    _images: dict[tuple[Path, int | None], Image] = field(default_factory=dict)
+    _truncated: set[Path] = field(default_factory=set)
     _headers: dict[Path, ImageHeader] = field(default_factory=dict)
     _models: dict[tuple[str, str], Any] = field(default_factory=dict)
 
@@ -73,7 +76,10 @@ class OpContext:
             DataError: missing or no picture.
         """
         if path not in self._headers:
-            self._headers[path] = read_header(path)
+            header = read_header(path, allow_truncated=self.on_truncated == "load")
+            self._headers[path] = header
+            if header.is_cut and self.on_truncated == "load":
+                self._note_truncated(path)
         return self._headers[path]
 
     def image(self, path: Path) -> Image:
@@ -82,28 +88,46 @@ class OpContext:
         Raises:
             DataError: missing, not a picture, or cut short while ``on_truncated`` is ``quarantine``.
         """
-        if path not in self._images:
-            self._images[path] = self._open(path)
-        return self._images[path]
+        return self._decoded(path, None)
 
-    def _open(self, path: Path) -> Image:
-        from PIL import ImageFile, ImageOps
+    def small_image(self, path: Path, side_px: int) -> Image:
+        """The picture with a longer side of at most ``side_px``, decoded at a fraction of its size where it can be.
+
+        Always made from the file in the same way, whatever other operators opened, so that results do not depend on
+        the recipe around an operator. Raises like :meth:`image`.
+        """
+        return self._decoded(path, side_px)
+
+    def _decoded(self, path: Path, side_px: int | None) -> Image:
+        if (path, side_px) not in self._images:
+            image = self._open(path, side_px)
+            if side_px is not None and max(image.size) > side_px:
+                scale = side_px / max(image.size)
+                image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), _BOX)
+            self._images[path, side_px] = image
+        return self._images[path, side_px]
+
+    def _open(self, path: Path, side_px: int | None) -> Image:
+        from PIL import ImageOps
 
         from bettersynth.media.open import open_image
 
         try:
-            image = open_image(path)
+            image = open_image(path, at_least_px=side_px)
         except DataError:
             if self.on_truncated != "load" or not path.is_file():
                 raise
-            # PIL has no per-call switch; it is set back at once, and a worker has one thread that decodes.
-            ImageFile.LOAD_TRUNCATED_IMAGES = True
-            try:
-                image = open_image(path)
-            finally:
-                ImageFile.LOAD_TRUNCATED_IMAGES = False
+            with tolerate_truncation(True):
+                image = open_image(path, at_least_px=side_px)
+            self._note_truncated(path)
+        ImageOps.exif_transpose(image, in_place=True)
+        return image
+
+    def _note_truncated(self, path: Path) -> None:
+        """Count a picture that is cut short, once per group of rows, whoever meets it first."""
+        if path not in self._truncated:
+            self._truncated.add(path)
             self.flags["truncated picture loaded"] += 1
-        return ImageOps.exif_transpose(image)
 
     def check_file(self, path: Path) -> None:
         """Refuse a missing picture, and one without its end marker when truncated pictures are refused.
@@ -120,6 +144,7 @@ class OpContext:
         """Drop decoded pictures; called by the engine between groups of rows."""
         self._images.clear()
         self._headers.clear()
+        self._truncated.clear()
 
     def scorer(self, model: str) -> ImageTextScorer:
         """The image-text scorer in a folder (or ``fake``), loaded once per process."""

@@ -66,3 +66,14 @@ def test_decompression_bomb(monkeypatch, tmp_path):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match="too large"):
         open_image(tmp_path / "x.png")
+
+
+def test_scaled_decoding_keeps_the_asked_size_and_the_look(tmp_path):
+    small = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    picture = Image.fromarray(small).resize((1200, 800), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "a.jpg")
+    scaled = open_image(tmp_path / "a.jpg", at_least_px=200)
+    assert scaled.size == (300, 200)  # a quarter; an eighth would be 150 wide
+    expected = np.asarray(picture.resize((300, 200), Image.Resampling.BOX), np.int16)
+    assert np.abs(np.asarray(scaled, np.int16) - expected).mean() < 3
+    assert open_image(tmp_path / "a.jpg", at_least_px=1200).size == (1200, 800)
