@@ -75,15 +75,15 @@ def blip_config() -> BlipConfig:
 
 
 def train_captioner(
-    folder: Path, *, eye_steps: int = 2500, tongue_steps: int = 6000, batch_size: int = 32, seed: int = 3
+    folder: Path, *, eye_steps: int = 2500, tongue_steps: int = 9000, batch_size: int = 32, seed: int = 3
 ) -> None:
     """Train and save the captioner.
 
     Args:
         folder: where the model goes.
         eye_steps: steps of dense-label training of the vision model.
-        tongue_steps: steps of caption training of the text decoder, half of them with `scramble`; the vision model is
-            frozen then.
+        tongue_steps: steps of caption training of the text decoder in three rounds, the last two with `scramble`; the
+            vision model is frozen then.
         batch_size: pictures a step (two captions each in the second part).
         seed: of weights and data.
     """
@@ -92,9 +92,17 @@ def train_captioner(
     start_values(model, torch.Generator().manual_seed(seed))
     train_eye(model, num_steps=eye_steps, batch_size=batch_size, seed=seed)
     save_captioner(model, folder)
-    half = tongue_steps // 2
-    train_tongue(model, folder, num_steps=half, batch_size=batch_size, seed=seed, peak=1.5e-3)
-    train_tongue(model, folder, num_steps=half, batch_size=batch_size, seed=seed + 7, peak=1e-3, is_scrambled=True)
+    rounds = ((1.5e-3, False), (1e-3, True), (7e-4, True))
+    for index, (peak, is_scrambled) in enumerate(rounds):
+        train_tongue(
+            model,
+            folder,
+            num_steps=tongue_steps // len(rounds),
+            batch_size=batch_size,
+            seed=seed + 7 * index,
+            peak=peak,
+            is_scrambled=is_scrambled,
+        )
 
 
 def train_eye(model: BlipForConditionalGeneration, *, num_steps: int, batch_size: int, seed: int) -> None:
