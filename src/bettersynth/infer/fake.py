@@ -14,7 +14,7 @@ import numpy as np
 
 from bettersynth.core.fingerprint import digest_bytes
 from bettersynth.core.seed import derive_seed
-from bettersynth.infer.protocols import FloatArray, TextNll
+from bettersynth.infer.protocols import Box, FloatArray, TextNll
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,4 +93,76 @@ class FakeCaptioner:
             base = derive_seed(_image_seed(image)) % 100 / 100
             tokens = tuple(0.1 + base if text[a:b] in known else 2.0 + base for a, b in spans)
             found.append(TextNll(float(np.mean(tokens)) if tokens else 0.0, tokens, spans))
+        return found
+
+
+class FakeClassifier:
+    """Two logits from the picture's hash; the first, as a rating, lies between 0 and 10."""
+
+    digest = "fake"
+    labels = ("no", "yes")
+
+    def logits(self, images: Sequence[Image]) -> FloatArray:
+        """[N, 2] numbers."""
+        return np.array([_logits(_image_seed(image)) for image in images], np.float64).reshape(-1, 2)
+
+
+def _logits(seed: int) -> tuple[float, float]:
+    return seed % 1001 / 100, derive_seed(seed, "second") % 1001 / 100
+
+
+class FakeMatcher:
+    """Probabilities from hashes of pixels and words."""
+
+    digest = "fake"
+
+    def match(self, images: Sequence[Image], texts: Sequence[str]) -> FloatArray:
+        """[N] numbers in 0..1."""
+        pairs = zip(images, texts, strict=True)
+        return np.array([derive_seed(_image_seed(image), "match", text) % 1001 / 1e3 for image, text in pairs])
+
+
+class FakeGrounder:
+    """A box per phrase, of a place and score drawn by the hashes of pixels and words."""
+
+    digest = "fake"
+
+    def ground(self, image: Image, phrases: Sequence[str], at_most: int) -> list[Box]:
+        """At most one box a phrase, best first."""
+        found = []
+        for number, phrase in enumerate(phrases):
+            draw = np.random.default_rng(derive_seed(_image_seed(image), "box", phrase))
+            left, right = np.sort(draw.random(2)) * image.width
+            top, bottom = np.sort(draw.random(2)) * image.height
+            found.append(Box(number, float(draw.random()), float(left), float(top), float(right), float(bottom)))
+        return sorted(found, key=lambda box: -box.score)[:at_most]
+
+
+class FakeFaces:
+    """No, one or two faces of a size drawn by the picture's hash."""
+
+    digest = "fake"
+
+    def faces(self, images: Sequence[Image]) -> list[list[tuple[int, int, int, int]]]:
+        """(left, top, width, height) lists."""
+        found = []
+        for image in images:
+            draw = np.random.default_rng(derive_seed(_image_seed(image), "faces"))
+            side = max(1, int(min(image.size) * draw.uniform(0.1, 0.6)))
+            found.append([(0, 0, side, side), (image.width - side, 0, side, side)][: int(draw.integers(3))])
+        return found
+
+
+class FakeSegmenter:
+    """The middle of the picture, an ellipse, is foreground."""
+
+    digest = "fake"
+
+    def foreground(self, images: Sequence[Image]) -> list[FloatArray]:
+        """[height, width] zeros and ones."""
+        found = []
+        for image in images:
+            y, x = np.ogrid[: image.height, : image.width]
+            far = ((x + 0.5) / image.width - 0.5) ** 2 + ((y + 0.5) / image.height - 0.5) ** 2
+            found.append((far < 0.16).astype(np.float64))
         return found

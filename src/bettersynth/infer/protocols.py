@@ -121,3 +121,76 @@ class Captioner(Protocol):
     def nll(self, images: Sequence[Image], texts: Sequence[str]) -> list[TextNll]:
         """How surprising each text is given its picture."""
         ...
+
+
+@runtime_checkable
+class ImageClassifier(Protocol):
+    """Numbers per picture: class logits, or one rating. ``labels`` names the columns (empty for a rating)."""
+
+    digest: str
+    labels: tuple[str, ...]
+
+    def logits(self, images: Sequence[Image]) -> FloatArray:
+        """[N, C] raw outputs."""
+        ...
+
+
+@runtime_checkable
+class ImageTextMatcher(Protocol):
+    """Says whether a text describes a picture (BLIP's matching head): a probability, not a similarity."""
+
+    digest: str
+
+    def match(self, images: Sequence[Image], texts: Sequence[str]) -> FloatArray:
+        """[N] probability that each pair belongs together."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A place in a picture that a phrase names.
+
+    Args:
+        phrase: index of the phrase. score: 0 to 1.
+        left, top, right, bottom: pixels.
+    """
+
+    phrase: int
+    score: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@runtime_checkable
+class PhraseGrounder(Protocol):
+    """Finds the things that phrases name (OWL-ViT)."""
+
+    digest: str
+
+    def ground(self, image: Image, phrases: Sequence[str], at_most: int) -> list[Box]:
+        """The ``at_most`` best places of any of the phrases, best first; each place has its likeliest phrase."""
+        ...
+
+
+@runtime_checkable
+class FaceDetector(Protocol):
+    """Finds faces."""
+
+    digest: str
+
+    def faces(self, images: Sequence[Image]) -> list[list[tuple[int, int, int, int]]]:
+        """(left, top, width, height) of the faces of each picture, in pixels, clipped to it."""
+        ...
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Tells the foreground of a picture from its background."""
+
+    digest: str
+
+    def foreground(self, images: Sequence[Image]) -> list[FloatArray]:
+        """[height, width] share of foreground, 0 to 1, of each picture."""
+        ...

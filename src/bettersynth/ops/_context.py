@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,15 @@ from bettersynth.ops.base import IMAGES, KEY, Batch, row_keys
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bettersynth.infer.protocols import Captioner, ImageTextScorer
+    from bettersynth.infer.protocols import (
+        Captioner,
+        FaceDetector,
+        ImageClassifier,
+        ImageTextMatcher,
+        ImageTextScorer,
+        PhraseGrounder,
+        Segmenter,
+    )
 
 _BOX = 4  # PIL.Image.Resampling.BOX; Pillow is only imported where pictures are opened
 
@@ -156,12 +164,36 @@ class OpContext:
         found: Captioner = self._model("captioner", model)
         return found
 
+    def classifier(self, model: str) -> ImageClassifier:
+        """The picture classifier in a folder (or ``fake``), loaded once per process."""
+        found: ImageClassifier = self._model("classifier", model)
+        return found
+
+    def matcher(self, model: str) -> ImageTextMatcher:
+        """The image-text matcher in a folder (or ``fake``), loaded once per process."""
+        found: ImageTextMatcher = self._model("matcher", model)
+        return found
+
+    def grounder(self, model: str) -> PhraseGrounder:
+        """The phrase grounder in a folder (or ``fake``), loaded once per process."""
+        found: PhraseGrounder = self._model("grounder", model)
+        return found
+
+    def segmenter(self, model: str) -> Segmenter:
+        """The foreground segmenter in a folder (or ``fake``), loaded once per process."""
+        found: Segmenter = self._model("segmenter", model)
+        return found
+
+    def faces(self, model: str) -> FaceDetector:
+        """The face detector of a cascade file (or ``fake``, or empty for OpenCV's own), loaded once per process."""
+        found: FaceDetector = self._model("faces", model)
+        return found
+
     def _model(self, kind: str, model: str) -> Any:
         if (kind, model) not in self._models:
-            from bettersynth.infer.loader import load_captioner, load_scorer
+            from bettersynth.infer.loader import LOADERS
 
-            load: Callable[..., Any] = load_scorer if kind == "scorer" else load_captioner
-            self._models[kind, model] = load(model, device=self.device)
+            self._models[kind, model] = LOADERS[kind](model, device=self.device)
         return self._models[kind, model]
 
     def keys(self, batch: Batch) -> list[RowKey]:
