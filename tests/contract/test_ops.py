@@ -25,6 +25,7 @@ from bettersynth.ops.base import KEY, STATS, Filter, Generator, GlobalOperator, 
 
 # Parameters without a usable default: anything an operator demands before it can run at all.
 NEEDED: dict[str, dict[str, Any]] = {
+    "adaptive_threshold_filter": {"stat": "a"},
     "flagged_words_filter": {"flagged_words": ["dog"]},
     "quality_score_filter": {"signals": {"a": 1.0}},
     "random_selector": {"select_num": 3},

@@ -32,6 +32,8 @@ def model_digest(folder: str) -> str:
     if folder == "fake":
         return "fake"
     root = Path(folder)
+    if root.is_file():  # a model of one file, e.g. a face cascade
+        return digest_json([root.stat().st_size, _sample(root)])
     if not (root / "config.json").is_file():
         raise ConfigError(
             t("no model in this folder"),

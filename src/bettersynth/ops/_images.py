@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 AnyOrAll = Literal["any", "all"]
+ReduceMode = Literal["avg", "max", "min"]
 
 
 def passes(rows: Sequence[Sequence[bool]], any_or_all: AnyOrAll) -> Mask:
@@ -52,6 +55,32 @@ class PictureFilter(RangeFilter):
         below, _ = self._outside(np.array([row[0] for row in rows], np.float64))
         low, high = self.bounds
         return [f"{self.stat} below {low}" if under else f"{self.stat} above {high}" for under in below]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelFilter(PictureFilter):
+    """A picture filter whose values come from decoded pictures; each distinct picture of a batch is judged once.
+
+    ``per_entry`` says whether a picture that a row names twice counts twice; Data-Juicer counts it once wherever it
+    keeps values by path, and the operators say which way theirs goes.
+    """
+
+    pixels: ClassVar[bool] = True
+    per_entry: ClassVar[bool] = False
+
+    def score(self, batch: Batch, ctx: OpContext) -> Stats:
+        """Lists of numbers, one per picture (or per distinct picture)."""
+        rows = ctx.image_paths(batch)
+        if not self.per_entry:
+            rows = [list(dict.fromkeys(paths)) for paths in rows]
+        distinct = list(dict.fromkeys(path for paths in rows for path in paths))
+        values = dict(zip(distinct, self.values(distinct, ctx), strict=True)) if distinct else {}
+        column = [[values[path] for path in paths] for paths in rows]
+        return {self.stat: pa.array(column, pa.list_(pa.float64()))}
+
+    def values(self, paths: Sequence[Path], ctx: OpContext) -> list[float]:
+        """One number per picture."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +119,28 @@ def chunk_pairs(
     return found
 
 
+def reduce_chunks(
+    pairs: Sequence[ChunkPair], values: Sequence[float] | npt.NDArray[Any], mode: ReduceMode, num_rows: int
+) -> Any:
+    """Lists of numbers, one per chunk with pictures, to five decimals.
+
+    Args:
+        pairs: the chunks.
+        values: one number per picture of all chunks, in order.
+        mode: how the numbers of a chunk's pictures become one.
+        num_rows: rows of the batch.
+    """
+    choices: dict[str, Callable[..., Any]] = {"avg": np.mean, "max": np.max, "min": np.min}
+    reduce = choices[mode]
+    rows: list[list[float]] = [[] for _ in range(num_rows)]
+    start = 0
+    for pair in pairs:
+        stop = start + len(pair.images)
+        rows[pair.row].append(round(float(reduce(values[start:stop])), 5))
+        start = stop
+    return pa.array(rows, pa.list_(pa.float64()))
+
+
 def caption_pairs(batch: Batch, ctx: OpContext) -> list[ChunkPair]:
     """Rows with exactly one picture and the caption that goes with it; other rows are left out."""
     pairs = []
@@ -98,3 +149,15 @@ def caption_pairs(batch: Batch, ctx: OpContext) -> list[ChunkPair]:
         if len(paths) == 1 and ctx.tokens.num_images(text) == 1:
             pairs.append(ChunkPair(row, ctx.tokens.strip(text), (ctx.image(paths[0]),)))
     return pairs
+
+
+def second_class(logits_NC: npt.NDArray[Any]) -> list[float]:
+    """Softmax probability of the second class of each picture, to five decimals.
+
+    Raises:
+        DataError: the model has one class only.
+    """
+    if logits_NC.shape[1] < 2:
+        raise DataError(t("the classifier has one class only"), expected="2")
+    shifted = np.exp(logits_NC - logits_NC.max(1, keepdims=True), dtype=np.float64)
+    return [round(float(value), 5) for value in shifted[:, 1] / shifted.sum(1)]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
 from bettersynth.ops._context import OpContext
-from bettersynth.ops._images import PictureFilter, chunk_pairs
+from bettersynth.ops._images import PictureFilter, ReduceMode, chunk_pairs, reduce_chunks
 from bettersynth.ops.base import IMAGES, TEXT, Batch, Stats
 
 
@@ -20,6 +18,7 @@ class ImageTextSimilarityFilter(PictureFilter):
 
     Args:
         hf_clip: folder of a CLIP model.
+        trust_remote_code: accepted for Data-Juicer's recipes; code of a model folder is never run.
         min_score: smallest value; None to score without dropping.
         max_score: largest value.
         horizontal_flip, vertical_flip: mirror the pictures first.
@@ -35,11 +34,12 @@ class ImageTextSimilarityFilter(PictureFilter):
     keep_params: ClassVar[tuple[str, ...]] = (*PictureFilter.keep_params, "min_score", "max_score")
 
     hf_clip: str = "openai/clip-vit-base-patch32"
+    trust_remote_code: bool = False
     min_score: float | None = 0.1
     max_score: float | None = 1.0
     horizontal_flip: bool = False
     vertical_flip: bool = False
-    reduce_mode: Literal["avg", "max", "min"] = "avg"
+    reduce_mode: ReduceMode = "avg"
 
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``image_text_similarity``: lists of numbers, one per chunk with pictures, to five decimals."""
@@ -47,12 +47,4 @@ class ImageTextSimilarityFilter(PictureFilter):
         images = [image for pair in pairs for image in pair.images]
         texts = [pair.text for pair in pairs for _ in pair.images]
         scores = ctx.scorer(self.hf_clip).score(images, texts) if pairs else np.zeros(0)
-        choices: dict[str, Callable[..., Any]] = {"avg": np.mean, "max": np.max, "min": np.min}
-        reduce = choices[self.reduce_mode]
-        rows: list[list[float]] = [[] for _ in range(batch.num_rows)]
-        start = 0
-        for pair in pairs:
-            part = scores[start : start + len(pair.images)]
-            start += len(pair.images)
-            rows[pair.row].append(round(float(reduce(part)), 5))
-        return {self.stat: pa.array(rows, pa.list_(pa.float64()))}
+        return {self.stat: reduce_chunks(pairs, scores, self.reduce_mode, batch.num_rows)}
