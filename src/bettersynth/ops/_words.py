@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
+
+from bettersynth.ops._text_codes import I64, U8, U32, CharTable, CodeMap, Codes
+
+_SEPARATORS = " \n\t"
+_SPECIAL, _SEPARATOR, _ORDINARY = 0, 1, 2
+_SHORT_RUN = 8
 
 
 @lru_cache(maxsize=1)
@@ -19,18 +28,25 @@ def special_characters() -> frozenset[str]:
 
 
 @lru_cache(maxsize=1)
+def special_table() -> CharTable:
+    """1 for special characters."""
+    special = special_characters()
+    return CharTable(lambda character: character in special)
+
+
+@lru_cache(maxsize=1)
 def _special_string() -> str:
     return "".join(sorted(special_characters()))
 
 
 @lru_cache(maxsize=1)
-def _delete_ordinary() -> dict[int, None]:
+def _delete_special() -> dict[int, None]:
     return dict.fromkeys(map(ord, special_characters()))
 
 
 def num_special(text: str) -> int:
     """How many characters of the text are special."""
-    return len(text) - len(text.translate(_delete_ordinary()))
+    return len(text) - len(text.translate(_delete_special()))
 
 
 def words(text: str) -> list[str]:
@@ -53,3 +69,103 @@ def refined_words(text: str, *, lower: bool) -> list[str]:
     # Most words are plain ASCII letters, of which none is special; looking that up is much faster than stripping.
     stripped = (word if word.isascii() and word.isalpha() else word.strip(special) for word in found)
     return [word for word in stripped if word]
+
+
+def refined_pieces(text: str, *, lower: bool) -> list[str]:
+    """Like :func:`refined_words` for texts that a tokenizer has already cut: pieces separated by line feeds."""
+    special = _special_string()
+    return [word for word in (piece.strip(special) for piece in (text.lower() if lower else text).split("\n")) if word]
+
+
+def lower_character(character: str) -> str:
+    """Lower case of one character, where that is one character; capital sigma always becomes the same small one.
+
+    Texts with equal lower case are equal here, except where a dotted capital I becomes two characters.
+    """
+    low = character.lower()
+    return "\u03c3" if low == "\u03c2" else low if len(low) == 1 else character
+
+
+@lru_cache(maxsize=2)
+def _kind_table(lower: bool) -> CharTable:
+    special = special_characters()
+
+    def kind(character: str) -> int:
+        if character in _SEPARATORS:
+            return _SEPARATOR
+        seen = character.lower() if lower else character
+        return _SPECIAL if all(part in special for part in seen) else _ORDINARY
+
+    return CharTable(kind)
+
+
+@lru_cache(maxsize=1)
+def _lower_map() -> CodeMap:
+    return CodeMap(lower_character)
+
+
+@dataclass(frozen=True, slots=True)
+class WordSpans:
+    """Where the refined words of a batch stand: from the first to the last ordinary character of each.
+
+    Args:
+        rows: [W] text of each word. starts, stops: [W] first character, and the one after the last.
+    """
+
+    rows: U32
+    starts: I64
+    stops: I64
+
+
+def word_spans(codes: Codes, *, lower: bool) -> WordSpans:
+    """The words of all texts, in order; the same ones as :func:`refined_words` gives."""
+    kinds: U8 = _kind_table(lower).look_up(codes)
+    inside = kinds != _SEPARATOR
+    opens, closes = inside.copy(), inside.copy()
+    filled = codes.lengths > 0
+    opens[1:] &= ~inside[:-1]
+    closes[:-1] &= ~inside[1:]
+    for edge, places in ((opens, codes.starts[:-1][filled]), (closes, codes.starts[1:][filled] - 1)):
+        edge[places] = inside[places]
+    starts, lasts = np.flatnonzero(opens), np.flatnonzero(closes)
+    starts, lasts = _strip(kinds, starts, lasts, 1), _strip(kinds, starts, lasts, -1)
+    real = starts <= lasts
+    starts, lasts = starts[real], lasts[real]
+    return WordSpans(codes.rows[starts], starts, lasts + 1)
+
+
+def _strip(kinds: U8, starts: I64, lasts: I64, step: int) -> I64:
+    """One end of each word moved inwards over special characters; past the other end for words of nothing else."""
+    ends = (starts if step == 1 else lasts).copy()
+    moving = np.flatnonzero(kinds[ends] == _SPECIAL)
+    for _ in range(_SHORT_RUN):
+        if not len(moving):
+            return ends
+        ends[moving] += step
+        moving = moving[(starts[moving] <= ends[moving]) & (ends[moving] <= lasts[moving])]
+        moving = moving[kinds[ends[moving]] == _SPECIAL]
+    ordinary = np.flatnonzero(kinds == _ORDINARY)
+    if step == 1:
+        found = np.append(ordinary, len(kinds))[np.searchsorted(ordinary, ends[moving])]
+    else:
+        found = np.insert(ordinary, 0, -1)[np.searchsorted(ordinary, ends[moving], side="right")]
+    ends[moving] = np.clip(found, starts[moving] - 1, lasts[moving] + 1)
+    return ends
+
+
+def word_marks(codes: Codes, spans: WordSpans) -> U32:
+    """[W] a number per word that words with the same lower case share: from its length and three of its characters.
+
+    It does not hold for texts with a dotted capital I, whose lower case has two characters: :func:`odd_rows`.
+    """
+    places = (spans.starts, (spans.starts + spans.stops) >> 1, spans.stops - 1)
+    marks = (spans.stops - spans.starts).astype(np.uint32)
+    for place in places:
+        marks *= np.uint32(0x9E3779B1)
+        marks += _lower_map().look_up(codes.codes[place])
+    return marks
+
+
+def odd_rows(codes: Codes) -> I64:
+    """Texts with a dotted capital I."""
+    return codes.rows_at(codes.wide[codes.codes[codes.wide] == 0x130])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
-from math import isqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from bettersynth.ops.base import RangeFilter, TextFilter
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from bettersynth.ops._context import OpContext
+from bettersynth.ops._text_codes import I64, Codes, codes_of, gram_hashes, rows_that_repeat
+from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CharacterRepetitionFilter(TextFilter):
+class CharacterRepetitionFilter(RangeFilter):
     """Share of the most frequent character n-grams among all, as in Data-Juicer (after the ROOTS corpus pipeline).
 
     With D distinct n-grams, S of them occurring once, the k = min(floor(sqrt(D)), D - S) largest counts are summed.
@@ -22,6 +26,7 @@ class CharacterRepetitionFilter(TextFilter):
         max_ratio: largest share.
     """
 
+    reads: ClassVar[tuple[str, ...]] = (TEXT,)
     writes: ClassVar[tuple[str, ...]] = ("stats.char_rep_ratio",)
     stat: ClassVar[str] = "char_rep_ratio"
     bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
@@ -36,16 +41,57 @@ class CharacterRepetitionFilter(TextFilter):
         if self.rep_len < 1:
             raise ValueError("rep_len must be at least 1")
 
-    def value(self, text: str) -> float:
-        """Share of repeated n-grams; 0 for a text shorter than n."""
-        n = self.rep_len
-        total = len(text) - n + 1
-        if total < 1:
-            return 0.0
-        grams = [text[i : i + n] for i in range(total)]
-        distinct = len(set(grams))
-        if distinct == total:
-            return 0.0  # k is 0 then: D - S = 0
-        counts = sorted(Counter(grams).values(), reverse=True)
-        k = min(isqrt(distinct), distinct - counts.count(1))
-        return sum(counts[:k]) / total
+    def score(self, batch: Batch, ctx: OpContext) -> Stats:
+        """``char_rep_ratio``: 0 for a text shorter than n, and for one whose n-grams all differ."""
+        codes = codes_of(batch.column(TEXT))
+        grams = gram_hashes(codes.codes, self.rep_len)
+        # N-grams that reach into the next text may add a text to look at, which does no harm.
+        repeating = rows_that_repeat(codes.rows[: len(grams)], grams)
+        repeating = repeating[codes.lengths[repeating] >= self.rep_len]
+        ratios = np.zeros(len(codes))
+        if len(repeating):
+            ratios[repeating] = _ratios(Codes(batch.column(TEXT).take(pa.array(repeating))), self.rep_len)
+        return {self.stat: pa.array(ratios)}
+
+
+def _ratios(codes: Codes, n: int) -> npt.NDArray[np.float64]:
+    """[N] share of repeated n-grams, for texts of at least n characters."""
+    _, rows, counts = _runs(codes, n)
+    totals = codes.lengths - n + 1
+    distinct = np.bincount(rows, minlength=len(codes))
+    several = counts > 1
+    rows, counts = rows[several], counts[several]
+    num_several = np.bincount(rows, minlength=len(codes))
+    # floor(sqrt) of an integer below 2^52 is exact in floating point
+    top = np.minimum(np.floor(np.sqrt(distinct)).astype(np.int64), num_several)
+    order = np.lexsort((-counts, rows))
+    rows, counts = rows[order], counts[order]
+    rank = np.arange(len(rows)) - (np.cumsum(num_several) - num_several)[rows]
+    taken = rank < top[rows]
+    return np.bincount(rows[taken], weights=counts[taken], minlength=len(codes)) / totals
+
+
+def _runs(codes: Codes, n: int) -> tuple[I64, I64, I64]:
+    """(a place, the row, how often) of each distinct n-gram, compared by its characters."""
+    count = max(0, len(codes.codes) - n + 1)
+    rows = codes.rows[:count]
+    places = np.flatnonzero(rows == codes.rows[len(codes.rows) - count :])
+    keys = (rows[places].astype(np.uint64) << np.uint64(32)) | gram_hashes(codes.codes, n)[places]
+    order = np.argsort(keys, kind="stable")
+    places, keys = places[order], keys[order]
+    fresh = np.ones(len(places), bool)
+    fresh[1:] = keys[1:] != keys[:-1]
+    same = np.flatnonzero(~fresh)
+    windows: Any = np.lib.stride_tricks.sliding_window_view(codes.codes, n)
+    clash = (windows[places[same]] != windows[places[same - 1]]).any(axis=1)
+    if clash.any():  # two n-grams of one text share a hash: sort that text's n-grams themselves
+        return _runs_by_content(codes, n, places, windows)
+    starts = np.flatnonzero(fresh)
+    return places[starts], rows[places[starts]].astype(np.int64), np.diff(np.append(starts, len(places)))
+
+
+def _runs_by_content(codes: Codes, n: int, places: I64, windows: Any) -> tuple[I64, I64, I64]:
+    rows = codes.rows[places].astype(np.uint32)
+    table = np.concatenate([rows[:, None], windows[places]], axis=1)
+    _, first, counts = np.unique(table, axis=0, return_index=True, return_counts=True)
+    return places[first], rows[first].astype(np.int64), counts

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bettersynth.ops._words import num_special
-from bettersynth.ops.base import RangeFilter, TextFilter
+import numpy as np
+import pyarrow as pa
+
+from bettersynth.ops._context import OpContext
+from bettersynth.ops._text_codes import codes_of
+from bettersynth.ops._words import special_table
+from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SpecialCharactersFilter(TextFilter):
+class SpecialCharactersFilter(RangeFilter):
     """Share of characters that are punctuation, digits, white space, symbols or emoji, by Data-Juicer's table.
 
     Args:
@@ -18,6 +23,7 @@ class SpecialCharactersFilter(TextFilter):
         max_ratio: largest share.
     """
 
+    reads: ClassVar[tuple[str, ...]] = (TEXT,)
     writes: ClassVar[tuple[str, ...]] = ("stats.special_char_ratio",)
     stat: ClassVar[str] = "special_char_ratio"
     bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
@@ -26,6 +32,7 @@ class SpecialCharactersFilter(TextFilter):
     min_ratio: float = 0.0
     max_ratio: float | None = 0.25
 
-    def value(self, text: str) -> float:
-        """Share of special characters; 0 for an empty text."""
-        return num_special(text) / len(text) if text else 0.0
+    def score(self, batch: Batch, ctx: OpContext) -> Stats:
+        """``special_char_ratio``: 0 for an empty text."""
+        codes = codes_of(batch.column(TEXT))
+        return {self.stat: pa.array(codes.sums(special_table().look_up(codes)) / np.maximum(codes.lengths, 1))}

@@ -6,12 +6,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bettersynth.ops._words import refined_words
-from bettersynth.ops.base import RangeFilter, TextFilter
+import numpy as np
+import pyarrow as pa
+
+from bettersynth.ops._context import OpContext
+from bettersynth.ops._text_codes import codes_of, gram_hashes, rows_that_repeat
+from bettersynth.ops._words import odd_rows, refined_words, word_marks, word_spans
+from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WordRepetitionFilter(TextFilter):
+class WordRepetitionFilter(RangeFilter):
     """Share of word n-grams that occur more than once, words lower-cased and stripped of special characters.
 
     Args:
@@ -21,6 +26,7 @@ class WordRepetitionFilter(TextFilter):
         lang: accepted for Data-Juicer's recipes; without a tokenizer it changes nothing.
     """
 
+    reads: ClassVar[tuple[str, ...]] = (TEXT,)
     writes: ClassVar[tuple[str, ...]] = ("stats.word_rep_ratio",)
     stat: ClassVar[str] = "word_rep_ratio"
     bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
@@ -35,6 +41,18 @@ class WordRepetitionFilter(TextFilter):
         """n must be positive."""
         if self.rep_len < 1:
             raise ValueError("rep_len must be at least 1")
+
+    def score(self, batch: Batch, ctx: OpContext) -> Stats:
+        """``word_rep_ratio``: only texts in which the hash of an n-gram occurs twice are looked at closely."""
+        codes = codes_of(batch.column(TEXT))
+        spans = word_spans(codes, lower=True)
+        # Runs of words that reach into the next text may add a text to look at, which does no harm.
+        grams = gram_hashes(word_marks(codes, spans), self.rep_len)
+        rows = rows_that_repeat(spans.rows[: len(grams)], grams)
+        ratios = np.zeros(len(codes))
+        for row in np.union1d(rows, odd_rows(codes)).tolist():
+            ratios[row] = self.value(batch.column(TEXT)[row].as_py())
+        return {self.stat: pa.array(ratios)}
 
     def value(self, text: str) -> float:
         """Share of repeated n-grams; 0 for a text of fewer than n words."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bettersynth.ops._words import refined_words
-from bettersynth.ops.base import RangeFilter, TextFilter
+import numpy as np
+import pyarrow as pa
+
+from bettersynth.ops._context import OpContext
+from bettersynth.ops._text_codes import codes_of
+from bettersynth.ops._words import word_spans
+from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WordsNumFilter(TextFilter):
+class WordsNumFilter(RangeFilter):
     """Words between spaces, line feeds and tabs that hold more than special characters, as in Data-Juicer.
 
     Args:
@@ -19,6 +24,7 @@ class WordsNumFilter(TextFilter):
         lang: accepted for Data-Juicer's recipes; without a tokenizer it changes nothing.
     """
 
+    reads: ClassVar[tuple[str, ...]] = (TEXT,)
     writes: ClassVar[tuple[str, ...]] = ("stats.num_words",)
     stat: ClassVar[str] = "num_words"
     bounds: ClassVar[tuple[str, str]] = ("min_num", "max_num")
@@ -28,6 +34,7 @@ class WordsNumFilter(TextFilter):
     min_num: int = 10
     max_num: int | None = None
 
-    def value(self, text: str) -> float:
-        """Number of words."""
-        return len(refined_words(text, lower=False))
+    def score(self, batch: Batch, ctx: OpContext) -> Stats:
+        """``num_words``."""
+        codes = codes_of(batch.column(TEXT))
+        return {self.stat: pa.array(np.bincount(word_spans(codes, lower=False).rows, minlength=len(codes)))}

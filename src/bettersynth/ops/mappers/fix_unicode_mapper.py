@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bettersynth.ops.base import TextMapper
+import numpy as np
+
+from bettersynth.ops._text_codes import I64, Codes, SelectiveTextMapper, neighbours
+from bettersynth.ops._text_fix import PAIRED, TOUCHED, Form, fix, fix_table
 
 Normalization = Literal["NFC", "NFKC", "NFD", "NFKD", "nfc", "nfkc", "nfd", "nfkd"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FixUnicodeMapper(TextMapper):
+class FixUnicodeMapper(SelectiveTextMapper):
     """``ftfy.fix_text`` with its default settings, as in Data-Juicer.
 
     Args:
@@ -22,11 +25,19 @@ class FixUnicodeMapper(TextMapper):
 
     normalization: Normalization | None = None
 
-    def rewrite(self, text: str) -> str:
-        """The repaired text; printable ASCII without entities needs no repair and is returned as it is."""
-        if text.isascii() and "&" not in text and text.replace("\n", "").isprintable():
-            return text
-        import ftfy
+    def form(self) -> Form:
+        """The normal form in capitals."""
+        form: Form = (self.normalization or "NFC").upper()  # type: ignore[assignment]
+        return form
 
-        form: Literal["NFC", "NFKC", "NFD", "NFKD"] = (self.normalization or "NFC").upper()  # type: ignore[assignment]
-        return str(ftfy.fix_text(text, normalization=form))
+    def candidates(self, codes: Codes) -> I64:
+        """Texts with a character that a repair touches, or with two neighbours that could be mojibake."""
+        kinds = fix_table(self.form()).look_up(codes)
+        places = np.flatnonzero(kinds == TOUCHED)
+        if len(codes.narrow) and int(codes.narrow.max()) > 127:
+            places = np.concatenate([places, neighbours(kinds == PAIRED, kinds == PAIRED)])
+        return codes.rows_at(places)
+
+    def rewrite(self, text: str) -> str:
+        """The repaired text."""
+        return fix(text, self.form())

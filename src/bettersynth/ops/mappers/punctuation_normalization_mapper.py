@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from bettersynth.ops.base import TextMapper
+from bettersynth.ops._text_codes import I64, CharTable, Codes, SelectiveTextMapper
 
 # The 34 characters that Data-Juicer maps, the full-width digit one among them (its quirk, kept for equal results).
 _GROUPS = {
@@ -29,13 +30,19 @@ _GROUPS = {
     "]": "\u3011",
     "%": "\uff05",
 }
-_TABLE = {ord(character): target for target, characters in _GROUPS.items() for character in characters}
+_TABLE = {character: target for target, characters in _GROUPS.items() for character in characters}
+_MAPPED = re.compile(f"[{''.join(_TABLE)}]")
+_KINDS = CharTable(_TABLE.__contains__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PunctuationNormalizationMapper(TextMapper):
+class PunctuationNormalizationMapper(SelectiveTextMapper):
     """Character by character, with Data-Juicer's table."""
+
+    def candidates(self, codes: Codes) -> I64:
+        """Texts with one of the characters."""
+        return codes.rows_with(_KINDS.look_up(codes))
 
     def rewrite(self, text: str) -> str:
         """The text with ASCII punctuation."""
-        return text if text.isascii() else text.translate(_TABLE)
+        return _MAPPED.sub(lambda match: _TABLE[match.group()], text)

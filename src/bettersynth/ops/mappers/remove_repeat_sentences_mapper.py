@@ -5,7 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bettersynth.ops.base import TextMapper
+import numpy as np
+
+from bettersynth.ops._text_codes import (
+    I64,
+    CharTable,
+    CodeMap,
+    Codes,
+    SelectiveTextMapper,
+    neighbours,
+    rows_that_repeat,
+    span_hashes,
+)
+from bettersynth.ops._words import lower_character
 
 _MARK = r".\u3002!\uff01?\uff1f"
 _QUOTE = "\u2019\u201d"
@@ -17,6 +29,21 @@ _BREAKS = (
     re.compile(rf"([{_MARK}{{6}}\u20262][{_QUOTE}])([^{_QUOTE}])"),
 )
 _OTHER = re.compile(r"[^a-zA-Z0-9\u4e00-\u9fa5\n\t ]")
+_KEPT, _FEED, _CLOSE, _CURLY = 1, 2, 4, 8
+
+
+def _kind(character: str) -> int:
+    if character == "\n":
+        return _FEED
+    if character in "\u2019\u201d\u2026":
+        return _CURLY
+    if character in ".\u3002!\uff01?\uff1f":
+        return _CLOSE
+    return _KEPT if character not in " \t" and not _OTHER.match(character) else 0
+
+
+_KINDS = CharTable(_kind)
+_LOWER = CodeMap(lower_character)
 
 
 def split_sentences(line: str) -> list[str]:
@@ -31,7 +58,7 @@ def split_sentences(line: str) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RemoveRepeatSentencesMapper(TextMapper):
+class RemoveRepeatSentencesMapper(SelectiveTextMapper):
     """Keep the first of equal sentences within each text; lines stay lines, as in Data-Juicer.
 
     Args:
@@ -43,6 +70,29 @@ class RemoveRepeatSentencesMapper(TextMapper):
     lowercase: bool = False
     ignore_special_character: bool = True
     min_repeat_sentence_length: int = 2
+
+    def candidates(self, codes: Codes) -> I64:
+        """Texts in which two sentences have the same letters and digits, or that are not cut at every mark.
+
+        Without adjacent marks, curly quotes and ellipses a sentence ends after each mark and each line. Equal sentences
+        have equal letters and digits; sentences without any must be long enough to be compared at all.
+        """
+        if (self.lowercase and len(codes.wide)) or len(codes.codes) == 0 or self.min_repeat_sentence_length < 1:
+            return np.arange(len(codes))  # lower case may turn other letters into ASCII ones
+        kinds = _KINDS.look_up(codes)
+        marks = kinds & (_CLOSE | _FEED) > 0
+        stops = np.union1d(np.flatnonzero(marks) + 1, codes.starts[1:][codes.lengths > 0])
+        starts = np.concatenate([[0], stops[:-1]])
+        rows = codes.rows[starts]
+        kept = np.flatnonzero(kinds == _KEPT)
+        letters = codes.codes[kept]
+        letters = _LOWER.look_up(letters) if self.lowercase else letters
+        begin, end = np.searchsorted(kept, starts), np.searchsorted(kept, stops)
+        compared = (begin < end) | (stops - starts >= self.min_repeat_sentence_length)
+        hashes = span_hashes(letters, begin[compared], end[compared]) >> np.uint64(32)
+        closing = kinds == _CLOSE
+        odd = np.concatenate([neighbours(closing, closing), np.flatnonzero(kinds == _CURLY)])
+        return np.union1d(codes.rows_at(odd), rows_that_repeat(rows[compared], hashes))
 
     def rewrite(self, text: str) -> str:
         """The text without repeated sentences."""

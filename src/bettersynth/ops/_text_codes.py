@@ -1,0 +1,248 @@
+"""Texts as arrays of code points, so that whole batches are classified, counted and compared at once.
+
+Everything here is exact: a table gives the same answer as the Python function it was made from, for every character.
+Hashes are only ever used to find rows that *may* repeat something; such rows are then compared by their characters.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bettersynth.ops.base import TEXT, Batch, Mask, TextMapper, with_column
+
+U8 = npt.NDArray[np.uint8]
+U32 = npt.NDArray[np.uint32]
+I64 = npt.NDArray[np.int64]
+_UNKNOWN = 255
+_FACTOR = 0x9E3779B1  # odd, so that it can be divided by modulo a power of two; 2^32 over the golden ratio
+
+
+class Codes:
+    """The code points of N texts, one after the other.
+
+    Args:
+        column: Arrow string array without nulls.
+
+    Attributes:
+        codes: [C] code points. starts: [N + 1] where each text begins, and the end. narrow: [C] the same, with 255
+            for all that do not fit a byte. wide: positions of code points above 254.
+    """
+
+    __slots__ = ("_rows", "codes", "narrow", "starts", "wide")
+
+    def __init__(self, column: Any) -> None:
+        _, offsets_buffer, data = column.buffers()
+        offsets = np.frombuffer(offsets_buffer, np.int32)[column.offset : column.offset + len(column) + 1]
+        raw = b"" if data is None else bytes(memoryview(data)[int(offsets[0]) : int(offsets[-1])])
+        self._rows: U32 | None = None
+        if raw.isascii():
+            self.narrow = np.frombuffer(raw, np.uint8)
+            self.codes = self.narrow.astype(np.uint32)
+            self.wide = np.zeros(0, np.int64)
+            self.starts = (offsets - offsets[0]).astype(np.int64)
+            return
+        self.codes = np.frombuffer(raw.decode().encode("utf-32-le"), np.uint32)
+        self.narrow = self.codes.astype(np.uint8)
+        self.wide = np.flatnonzero(self.codes > 254)
+        self.narrow[self.wide] = 255
+        lengths = pc.utf8_length(column).to_numpy()
+        self.starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> I64:
+        """[N] characters of each text."""
+        lengths: I64 = self.starts[1:] - self.starts[:-1]
+        return lengths
+
+    @property
+    def rows(self) -> U32:
+        """[C] the text each character belongs to."""
+        if self._rows is None:
+            self._rows = np.repeat(np.arange(len(self), dtype=np.uint32), self.lengths)
+        return self._rows
+
+    def sums(self, values: npt.NDArray[Any]) -> I64:
+        """[N] sum of the characters' values in each text."""
+        out = np.zeros(len(self), np.int64)
+        filled = np.flatnonzero(self.lengths)
+        if len(filled):
+            out[filled] = np.add.reduceat(values, self.starts[filled], dtype=np.int64)
+        return out
+
+    def rows_at(self, positions: I64) -> I64:
+        """The texts, each once and in order, that hold these characters."""
+        return np.unique(np.searchsorted(self.starts[1:], positions, side="right"))
+
+    def rows_with(self, flags: npt.NDArray[Any]) -> I64:
+        """The texts with at least one character whose flag is set."""
+        return self.rows_at(np.flatnonzero(flags))
+
+
+_last: list[tuple[tuple[int, ...], Any, Codes]] = []
+
+
+def codes_of(column: Any) -> Codes:
+    """Code points of a text column; those of the last column asked for are kept, as filters in a row share it."""
+    key = (column.offset, len(column), *(0 if buffer is None else buffer.address for buffer in column.buffers()))
+    if not _last or _last[0][0] != key:
+        _last[:] = [(key, column, Codes(column))]  # the column is held, so that its addresses stay its own
+    return _last[0][2]
+
+
+class CharTable:
+    """A small number for each character, looked up for whole batches.
+
+    Args:
+        of: value, 0 to 254, of one character; asked once per character that occurs.
+
+    >>> letters = CharTable(str.isalpha)
+    >>> letters.look_up(Codes(pa.array(["a1", "é"]))).tolist()
+    [1, 0, 1]
+    """
+
+    def __init__(self, of: Callable[[str], int]) -> None:
+        self._of = of
+        self._bytes = bytes(int(of(chr(code))) for code in range(256))
+        self._wide: U8 | None = None
+
+    def look_up(self, codes: Codes) -> U8:
+        """[C] the value of each character."""
+        values = np.frombuffer(bytearray(codes.narrow).translate(self._bytes), np.uint8)
+        if len(codes.wide):
+            values[codes.wide] = self._look_up_wide(codes.codes[codes.wide])
+        return values
+
+    def _look_up_wide(self, found: U32) -> U8:
+        if self._wide is None:
+            self._wide = np.full(sys.maxunicode + 1, _UNKNOWN, np.uint8)
+        values = self._wide[found]
+        unknown = found[values == _UNKNOWN]
+        if len(unknown):
+            for code in np.unique(unknown).tolist():
+                self._wide[code] = int(self._of(chr(code)))
+            values = self._wide[found]
+        return values
+
+
+class CodeMap:
+    """Another character for each character, e.g. its lower case, looked up for whole batches."""
+
+    def __init__(self, of: Callable[[str], str]) -> None:
+        self._of = of
+        self._first = np.array([ord(of(chr(code))) for code in range(256)], np.uint32)
+
+    def look_up(self, found: U32) -> U32:
+        """[K] the code point of each character's counterpart."""
+        values = self._first[np.minimum(found, 255)]
+        wide = np.flatnonzero(found > 254)
+        if len(wide):
+            known, inverse = np.unique(found[wide], return_inverse=True)
+            values[wide] = np.array([ord(self._of(chr(code))) for code in known.tolist()], np.uint32)[inverse]
+        return values
+
+
+def gram_hashes(values: npt.NDArray[Any], n: int) -> U32:
+    """[len - n + 1] a 32-bit hash of each run of n values; equal runs have equal hashes, different ones rarely.
+
+    A run's hash is the sum of ``value[j] * f^(n - 1 - j)`` modulo 2^32, built from runs of half the length.
+    """
+    single = values.astype(np.uint32)
+    if n == 1:
+        return single
+    parts: list[tuple[int, U32]] = []
+    length, current = 1, single
+    powers = {1: np.uint32(_FACTOR)}
+    while True:
+        if n & length:
+            parts.append((length, current))
+        if length * 2 > n:
+            break
+        current = current[: len(current) - length] * powers[length] + current[length:]
+        powers[length * 2] = np.uint32(int(powers[length]) ** 2 & 0xFFFFFFFF)
+        length *= 2
+    count = max(0, len(values) - n + 1)
+    out, at = np.zeros(count, np.uint32), 0
+    for length, hashes in reversed(parts):
+        out *= powers[length]
+        out += hashes[at : at + count]
+        at += length
+    return out
+
+
+@lru_cache(maxsize=8)
+def _weights(count: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    factor = 0x9E3779B97F4A7C15  # odd; 2^64 over the golden ratio
+    inverse = pow(factor, -1, 1 << 64)
+    up = np.full(count, factor, np.uint64)
+    down = np.full(count, inverse, np.uint64)
+    up[0] = down[0] = 1
+    return np.cumprod(up), np.cumprod(down)
+
+
+def span_hashes(values: npt.NDArray[Any], starts: I64, stops: I64) -> npt.NDArray[np.uint64]:
+    """A 64-bit hash of each span of values; equal spans have equal hashes wherever they stand."""
+    size = 1 << max(10, len(values).bit_length())
+    up, down = _weights(size)
+    sums = np.zeros(len(values) + 1, np.uint64)
+    np.cumsum(values.astype(np.uint64) * up[: len(values)], out=sums[1:])
+    return (sums[stops] - sums[starts]) * down[starts]
+
+
+def rows_that_repeat(rows: npt.NDArray[Any], hashes: npt.NDArray[Any]) -> I64:
+    """The rows in which a hash occurs twice, each once and in order.
+
+    Args:
+        rows: [K] row of each hash, below 2^32. hashes: [K] 32-bit hashes.
+    """
+    keys = rows.astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= hashes
+    keys.sort()
+    return np.unique(keys[1:][keys[1:] == keys[:-1]] >> np.uint64(32)).astype(np.int64)
+
+
+def replace_rows(batch: Batch, rows: npt.NDArray[Any], rewrite: Callable[[str], str]) -> Batch:
+    """The batch with the texts of some rows rewritten; the other texts are not touched."""
+    if not len(rows):
+        return batch
+    column = batch.column(TEXT)
+    texts = column.take(pa.array(rows)).to_pylist()
+    fresh = [rewrite(text) for text in texts]
+    changed = np.fromiter((a != b for a, b in zip(texts, fresh, strict=True)), bool, len(texts))
+    if not changed.any():
+        return batch
+    mask = np.zeros(len(column), bool)
+    mask[rows[changed]] = True
+    new = pa.array([text for text, is_new in zip(fresh, changed.tolist(), strict=True) if is_new], pa.string())
+    return with_column(batch, TEXT, pc.replace_with_mask(column, pa.array(mask), new))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectiveTextMapper(TextMapper):
+    """A text mapper that knows which texts it leaves as they are, and rewrites only the others."""
+
+    def apply(self, batch: Batch, ctx: Any) -> Batch:
+        """Texts at :meth:`candidates` rewritten."""
+        return replace_rows(batch, self.candidates(codes_of(batch.column(TEXT))), self.rewrite)
+
+    def candidates(self, codes: Codes) -> I64:
+        """Rows whose text :meth:`rewrite` may change; it must leave all others unchanged."""
+        raise NotImplementedError
+
+
+def neighbours(left: Mask, right: Mask) -> I64:
+    """Positions i where ``left[i]`` and ``right[i + 1]``."""
+    return np.flatnonzero(left[:-1] & right[1:])

@@ -1,0 +1,158 @@
+"""ftfy's repairs, each step guarded by a quick test that it has nothing to do.
+
+The steps, their order and their tables are ftfy's own (6.3, read from the installed package); only the tests before
+them are ours. A test may send a text on in vain, but never holds back one that a step would change:
+
+* Mojibake. ftfy repairs an encoding only where its "badness" expression matches. Each of its alternatives needs a C1
+  control, one of the letters in ``_ALONE``, or two neighbours that both are outside ASCII and named in it.
+* Character repairs (ligatures, widths, quotes, line breaks, control characters) go one character at a time, apart from
+  CR LF and terminal escapes, so a table says which characters they touch.
+* Normal forms. A text of characters with combining class 0 that are normal by themselves and never join with the one
+  before is normal (Unicode Standard Annex 15, quick check).
+
+Source: ftfy 6.3 (Speer, 2019), Apache 2.0; algorithm of ``fix_and_explain``.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from bettersynth.ops._text_codes import CharTable
+
+Form = Literal["NFC", "NFKC", "NFD", "NFKD"]
+NONE, TOUCHED, PAIRED = 0, 1, 2
+_ALONE = "\u0152\u0153\u00c2\u00c3"  # ligatures OE and oe, A with circumflex and tilde: bad next to ASCII
+_LONG = 100_000  # characters; ftfy cuts segments of a million in pieces
+# Blocks without characters that join with the one before: before the Hangul jamo (marks aside), CJK, Hangul syllables,
+# and symbols of the supplementary plane.
+_NEVER_JOIN = (
+    *((0x80, 0x0900), (0x1E00, 0x302A), (0x3040, 0x3099), (0x309D, 0xA000)),
+    *((0xAC00, 0xD7A4), (0x1F000, 0x1FB00)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What ftfy would do, by character."""
+
+    translation: dict[str, str]
+    touched: re.Pattern[str]
+    named: frozenset[str]
+    suspect: re.Pattern[str]
+
+
+@lru_cache(maxsize=1)
+def _tables() -> _Tables:
+    from ftfy import badness, chardata, fixes
+
+    keys = {*chardata.LIGATURES, *chardata.WIDTH_MAP, *chardata.CONTROL_CHARS, 0x0D, 0x85, 0x2028, 0x2029, 0x2BC}
+    keys.update(range(0x2018, 0x2020))
+    steps = (
+        *(fixes.fix_latin_ligatures, fixes.fix_character_width, fixes.uncurl_quotes, fixes.fix_line_breaks),
+        fixes.remove_control_chars,
+    )
+    translation = {}
+    for key in keys:
+        text = chr(key)
+        for step in steps:
+            text = step(text)
+        translation[key] = text
+    # In a class "a-b" is a range; the marks of the verbose pattern itself are ASCII, so they do not count.
+    classes = "".join(badness.MOJIBAKE_CATEGORIES.values())
+    literal = "".join(sorted(set(badness.BADNESS_RE.pattern) - {"-"}))
+    paired = re.compile(f"[{classes}{re.escape(literal)}]")
+    named = frozenset(chr(code) for code in range(0x80, 0x10000) if paired.match(chr(code)))
+    inside = re.escape("".join(sorted(named)))
+    # One class in front, so that the search skips ordinary characters fast.
+    suspect = re.compile(f"[\x80-\x9f{_ALONE}{inside}](?:(?<=[\x80-\x9f{_ALONE}])|[{inside}])")
+    changed = {chr(key): text for key, text in translation.items() if text != chr(key)}
+    return _Tables(changed, re.compile(f"[{re.escape(''.join(sorted(changed)))}]"), named, suspect)
+
+
+def may_be_mojibake(text: str) -> bool:
+    """False only where ftfy's badness expression has no match."""
+    return not text.isascii() and _tables().suspect.search(text) is not None
+
+
+def is_inert(character: str, form: Form) -> bool:
+    """Whether a character is normal in every neighbourhood; False when in doubt."""
+    code = ord(character)
+    return (
+        any(first <= code < stop for first, stop in _NEVER_JOIN)
+        and unicodedata.combining(character) == 0
+        and unicodedata.category(character)[0] != "M"
+        and unicodedata.is_normalized(form, character)
+    )
+
+
+@lru_cache(maxsize=4)
+def fix_table(form: Form) -> CharTable:
+    """For each character: TOUCHED when a repair may change a text for its sake alone, PAIRED when two in a row may."""
+
+    def value(character: str) -> int:
+        code = ord(character)
+        if code < 0x80:  # terminal escapes and entities begin with ASCII; asked without loading ftfy
+            return TOUCHED if character == "&" or (not character.isprintable() and character not in "\t\n\f") else NONE
+        tables = _tables()
+        if code < 0xA0 or character in _ALONE or character in tables.translation or not is_inert(character, form):
+            return TOUCHED
+        return PAIRED if character in tables.named else NONE
+
+    return CharTable(value)
+
+
+def fix(text: str, form: Form) -> str:
+    """``ftfy.fix_text(text, normalization=form)``."""
+    if len(text) > _LONG:
+        import ftfy
+
+        return str(ftfy.fix_text(text, normalization=form))
+    if "\n" not in text[:-1]:
+        return _fix_segment(text, form, unescape="<" not in text)[0]
+    out, unescape = [], True
+    for segment in re.findall(r"[^\n]*\n|[^\n]+", text):
+        fixed, unescape = _fix_segment(segment, form, unescape=unescape and "<" not in segment)
+        out.append(fixed)
+    return "".join(out)
+
+
+def _fix_segment(text: str, form: Form, *, unescape: bool) -> tuple[str, bool]:
+    tables = _tables()
+    while True:
+        before = text
+        if unescape and "&" in text:
+            text = _ftfy().fixes.unescape_html(text)
+        if not text.isascii() and tables.suspect.search(text):
+            text = _ftfy().fixes.fix_c1_controls(_ftfy().fix_encoding(text))
+        if "\r\n" in text:
+            text = text.replace("\r\n", "\n")
+        if "\x1b" in text:
+            text = _with_escapes(text)
+        text = tables.touched.sub(lambda match: tables.translation[match.group()], text)
+        if not text.isascii():
+            text = unicodedata.normalize(form, _ftfy().fixes.fix_surrogates(text))
+        if text == before:
+            return text, unescape
+
+
+@lru_cache(maxsize=1)
+def _ftfy() -> Any:
+    import ftfy
+
+    return ftfy
+
+
+def _with_escapes(text: str) -> str:
+    """Without terminal escapes; they come after the character repairs and before the removal of control characters."""
+    from ftfy import fixes
+
+    for step in (
+        *(fixes.fix_latin_ligatures, fixes.fix_character_width, fixes.uncurl_quotes, fixes.fix_line_breaks),
+        *(fixes.fix_surrogates, fixes.remove_terminal_escapes),
+    ):
+        text = step(text)
+    return text
