@@ -169,8 +169,9 @@ def _dispatch(argv: list[str]) -> int:
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS.names()) or t("see: {command} --help", command="bettersynth")
         raise ConfigError(t("unknown command '{name}'", name=name), hint=hint)
-    arguments = build_parser(name).parse_args(argv[1:])
     module: Any = COMMANDS.module(name)
+    rewrite = getattr(module, "rewrite", list)
+    arguments = build_parser(name).parse_args(rewrite(argv[1:]))
     return int(module.run(arguments) or 0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import types
 import typing
@@ -217,7 +218,7 @@ def field_names(model: Any) -> list[str]:
     """The keys a model accepts."""
     if isinstance(model, type) and issubclass(model, BaseModel):
         return list(model.model_fields)
-    return [name for name, spec in model.__dataclass_fields__.items() if spec.init]
+    return [spec.name for spec in dataclasses.fields(model) if spec.init]
 
 
 def _list_keys(known: Sequence[str]) -> str:

@@ -2,94 +2,22 @@
 
 from __future__ import annotations
 
-import fnmatch
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
+from bettersynth.config import idle
 from bettersynth.config.load import Document, apply_overrides, check, load_yaml, raise_all
+from bettersynth.config.recipe_keys import DatasetSource, RecipeKeys, Track
 from bettersynth.core.errors import BetterSynthError, ConfigError
+from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
-from bettersynth.core.sample import DJ_AUDIO, DJ_EOC, DJ_IMAGE, DJ_VIDEO
 
-Track = Literal["challenge", "open"]
-
-# Keys of Data-Juicer 1.6 recipes that steer its own machinery. They are accepted, so that its recipes run unchanged,
-# and named once in the plan as having no effect here.
-NO_EFFECT = frozenset(
-    """
-    generated_dataset_config validators export_type export_shard_size export_in_parallel keep_hashes_in_res_ds
-    auto_op_parallelism audio_key video_key image_bytes_key suffixes skip_op_error turbo use_cache ds_cache_dir
-    cache_compress temp_dir use_checkpoint open_tracer trace_num op_list_to_trace trace_keys open_monitor
-    open_insight_mining op_list_to_mine op_fusion fusion_strategy mapper_fusion mapper_fusion_vram_limit
-    adaptive_batch_size executor_type ray_address work_dir job_id resume strict_preflight load_jsonl_lenient
-    load_dataset_kwargs export_extra_args export_aws_credentials percentiles export_original_dataset
-    save_stats_in_one_file auto auto_num custom_operator_paths debug event_logging event_log_dir checkpoint
-    checkpoint_dir partition partition_dir read_options override_num_blocks decrypt_after_reading
-    encrypt_before_export encryption_key_path hpo_config min_common_dep_num_to_combine conflict_resolve_strategy
-    """.split()  # noqa: SIM905 - a word list is easier to read and to compare with the documentation
-)
-NO_EFFECT_PATTERNS = ("data_probe_*", "elastic_juicer_*")
-
-
-class DatasetSource(BaseModel):
-    """One local file or folder of a data set made of several."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    type: Literal["local"] = "local"
-    path: str
-    weight: float = 1.0
-
-
-class DatasetConfig(BaseModel):
-    """Several sources, read one after the other (weights matter to Data-Juicer only together with max_sample_num)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    configs: tuple[DatasetSource, ...]
-
-
-class RecipeKeys(BaseModel):
-    """The top level of a recipe file. Field names are the keys a user writes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    project_name: str = Field("recipe", description="label of the result")
-    hypothesis: str = Field("", description="what this data strategy is expected to show; printed in reports")
-    dataset_path: str = Field("", description="a JSONL, JSON or Parquet file, or a folder of them")
-    dataset: DatasetConfig | None = Field(None, description="several sources instead of dataset_path")
-    export_path: str | None = Field(None, description="result file; decides the output folder when none is given")
-    image_root: str | None = Field(None, description="folder that relative picture paths start from")
-    np: int | None = Field(None, ge=1, description="worker processes; all cores by default")
-    text_keys: str | tuple[str, ...] = Field("text", description="text column; operators use the first")
-    image_key: str = Field("images", description="column with the list of picture paths")
-    image_special_token: str = DJ_IMAGE
-    audio_special_token: str = DJ_AUDIO
-    video_special_token: str = DJ_VIDEO
-    eoc_special_token: str = DJ_EOC
-    keep_stats_in_res_ds: bool = Field(False, description="keep __dj__stats__ in the result rows")
-    track: Track = Field("open", description="challenge: only what the locked conversion lets through; open: anything")
-    seed: int = Field(0, ge=0, description="every random choice derives from it")
-    budget: int | None = Field(None, ge=1, description="samples the training may see; {budget} in operator parameters")
-    max_failed_ratio: float = Field(0.1, ge=0, le=1, description="the run stops above this share of failed rows")
-    on_truncated: Literal["load", "quarantine"] = Field("load", description="what to do with a picture cut short")
-    on_missing_image: Literal["quarantine", "keep"] = Field("quarantine", description="rows whose picture is not there")
-    device: str = Field("auto", description="auto, cpu or cuda; where models run")
-    vars: dict[str, str | int | float | tuple[str, ...] | None] = Field(
-        default_factory=dict, description="values for {name} in strings; of a list of paths the first that exists"
-    )
-    process: tuple[Any, ...] = Field((), description="operators in order: one-key mappings")
-
-    @field_validator("text_keys", mode="after")
-    @classmethod
-    def _not_empty(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not value:
-            raise ValueError("at least one text key")
-        return value
+__all__ = ["Input", "Recipe", "RecipeKeys", "Step", "Track", "build_recipe", "load_recipe"]
 
 
 @dataclass(frozen=True)
@@ -111,23 +39,86 @@ class Recipe:
     document: Document
     base: Path
     ignored: tuple[str, ...] = field(default=())
+    notices: tuple[str, ...] = field(default=())
 
     @property
     def text_key(self) -> str:
         """The column operators read as ``text``."""
         return self.keys.text_keys if isinstance(self.keys.text_keys, str) else self.keys.text_keys[0]
 
-    def sources(self) -> list[Path]:
-        """The files or folders to read, resolved against the recipe's folder and then the working directory."""
-        if self.keys.dataset_path:
-            return [self._resolve(self.keys.dataset_path)]
-        if self.keys.dataset is not None:
-            return [self._resolve(source.path) for source in self.keys.dataset.configs]
-        return []
+    def inputs(self) -> list[Input]:
+        """What to read, in order; places are resolved against the working directory and then the recipe's folder."""
+        listed, most = self._listed()
+        shares = share_out(most, [source.weight for source in listed]) if most is not None else [None] * len(listed)
+        return [
+            Input(self._resolve(source.path), share, source.limit, source)
+            for source, share in zip(listed, shares, strict=True)
+        ]
 
-    def _resolve(self, text: str) -> Path:
+    def sources(self) -> list[Path]:
+        """The local files or folders to read."""
+        return [Path(source.place) for source in self.inputs()]
+
+    def _listed(self) -> tuple[list[DatasetSource], int | None]:
+        if self.keys.dataset_path:
+            whole = self._resolve(self.keys.dataset_path)
+            parts = [] if Path(whole).exists() else mixture(self.keys.dataset_path)
+            return parts or [DatasetSource(path=self.keys.dataset_path)], None
+        if self.keys.dataset is not None:
+            return list(self.keys.dataset.configs), self.keys.dataset.max_sample_num
+        return [], None
+
+    def _resolve(self, text: str) -> str:
+        if is_remote(text):
+            return text
         path = Path(text).expanduser()
-        return path if path.is_absolute() or path.exists() else (self.base / path)
+        return str(path if path.is_absolute() or path.exists() else (self.base / path))
+
+
+@dataclass(frozen=True)
+class Input:
+    """One source: a path or URL, and how many rows are drawn from it (all when None, in file order)."""
+
+    place: str
+    take: int | None = None
+    limit: int | None = None
+    source: DatasetSource | None = None
+
+
+def is_remote(text: str) -> bool:
+    """Whether a place is a URL rather than a local path."""
+    return re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+
+
+def mixture(text: str) -> list[DatasetSource]:
+    """The parts of ``w1 path1 w2 path2 ...``; empty when the text is one path.
+
+    >>> [(part.weight, part.path) for part in mixture("1 a.jsonl 0.5 b.jsonl")]
+    [(1.0, 'a.jsonl'), (0.5, 'b.jsonl')]
+    """
+    found: list[DatasetSource] = []
+    weight: float | None = None
+    for word in text.split():
+        if weight is None and re.fullmatch(r"[0-9]*\.?[0-9]+", word) and float(word) > 0:
+            weight = float(word)
+            continue
+        found.append(DatasetSource(path=word, weight=1.0 if weight is None else weight))
+        weight = None
+    return found if len(found) > 1 or (found and found[0].path != text) else []
+
+
+def share_out(most: int, weights: list[float]) -> list[int | None]:
+    """Rows of each source: its share of ``most`` rounded up, the last ones cut so that the sum fits (Data-Juicer).
+
+    >>> share_out(10, [1, 1, 1])
+    [4, 4, 2]
+    """
+    left, shares = most, []
+    for weight in weights:
+        share = min(left, math.ceil(most * weight / sum(weights)))
+        shares.append(share)
+        left -= share
+    return list(shares)
 
 
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -139,6 +130,7 @@ def load_recipe(
     overrides: Iterable[str] = (),
     variables: Mapping[str, str | int | float] | None = None,
     check_steps: Callable[[tuple[Step, ...], Document], list[BetterSynthError]] | None = None,
+    check_recipe: Callable[[Recipe], list[BetterSynthError]] | None = None,
 ) -> Recipe:
     """Read, override and check a recipe file.
 
@@ -147,12 +139,18 @@ def load_recipe(
         variables: values for ``{name}`` in strings; they win over the recipe's own ``vars``.
         check_steps: checks the process list against the operators (given by the engine), so that all mistakes of the
             file are shown together.
+        check_recipe: checks what the recipe names outside itself: data, columns, places to write.
 
     Raises:
         ConfigError, ConfigErrors: everything that is wrong, with line numbers.
     """
     return build_recipe(
-        load_yaml(path), base=path.parent, overrides=overrides, variables=variables, check_steps=check_steps
+        load_yaml(path),
+        base=path.parent,
+        overrides=overrides,
+        variables=variables,
+        check_steps=check_steps,
+        check_recipe=check_recipe,
     )
 
 
@@ -163,14 +161,16 @@ def build_recipe(
     overrides: Iterable[str] = (),
     variables: Mapping[str, str | int | float] | None = None,
     check_steps: Callable[[tuple[Step, ...], Document], list[BetterSynthError]] | None = None,
+    check_recipe: Callable[[Recipe], list[BetterSynthError]] | None = None,
 ) -> Recipe:
     """Like :func:`load_recipe`, from a parsed document; relative paths start at ``base``."""
     document = apply_overrides(document, _expand_operator_overrides(document, overrides))
-    data = dict(document.data)
-    ignored = tuple(sorted(key for key in data if _has_no_effect(key)))
-    for key in ignored:
-        del data[key]
+    data = {key: value for key, value in document.data.items() if value is not None}  # "key:" alone is not set
     problems: list[BetterSynthError] = []
+    ignored = _take_idle(data, document, problems)
+    _take_unknown(data, document, problems)
+    if isinstance(data.get("dataset"), list):  # Data-Juicer also takes the list of sources by itself
+        data["dataset"] = {"configs": data["dataset"]} if data["dataset"] else None
     values = _variables(data, variables or {}, base)
     data = {
         key: _fill(item, values, document, (key,), problems) if key != "vars" else item for key, item in data.items()
@@ -181,13 +181,66 @@ def build_recipe(
     steps = _steps(process, document, problems)
     if check_steps is not None:
         problems.extend(check_steps(steps, document))
+    recipe = None
+    if keys is not None:
+        recipe = Recipe(keys, steps, document, base, ignored, (*_idle_notices(ignored), *_differences(keys, data)))
+        problems.extend(check_recipe(recipe) if check_recipe is not None else ())
     raise_all(problems, where=document.name)
-    assert keys is not None  # check() returns either a value or problems, and problems have been raised
-    return Recipe(keys, steps, document, base, ignored)
+    assert recipe is not None  # check() returns either a value or problems, and problems have been raised
+    return recipe
 
 
-def _has_no_effect(key: str) -> bool:
-    return key in NO_EFFECT or any(fnmatch.fnmatch(key, pattern) for pattern in NO_EFFECT_PATTERNS)
+def _take_idle(data: dict[str, Any], document: Document, problems: list[BetterSynthError]) -> tuple[str, ...]:
+    """Take the keys without effect out of ``data``; returns those that ask for something else than usual."""
+    found = {key: data.pop(key) for key in list(data) if idle.is_idle(key)}
+    plain = {key: value for key, value in found.items() if key in idle.IdleKeys.model_fields}
+    problems.extend(check(idle.IdleKeys, plain, document)[1])
+    for key in list(data):
+        if key in idle.REFUSED and data.pop(key):
+            where = document.where((key,))
+            problems.append(ConfigError(t("this key is not supported"), where=where, hint=t(idle.REFUSED[key])))
+    return tuple(sorted(key for key, value in found.items() if idle.differs(key, value)))
+
+
+def _take_unknown(data: dict[str, Any], document: Document, problems: list[BetterSynthError]) -> None:
+    """Report keys that are neither ours nor Data-Juicer's, with the nearest one of both."""
+    known = [*RecipeKeys.model_fields, *idle.IdleKeys.model_fields]
+    for key in [key for key in data if key not in known]:
+        del data[key]
+        where = document.where((key,))
+        problems.append(ConfigError(t("unknown key '{name}'", name=key), where=where, hint=did_you_mean(key, known)))
+
+
+def _idle_notices(ignored: Iterable[str]) -> list[str]:
+    """One sentence per reason, with the keys it is about."""
+    grouped: dict[str, list[str]] = {}
+    for key in ignored:
+        grouped.setdefault(idle.reason(key), []).append(key)
+    return [t("without effect here: {names} ({why})", names=", ".join(k), why=t(why)) for why, k in grouped.items()]
+
+
+def _differences(keys: RecipeKeys, data: Mapping[str, Any]) -> list[str]:
+    """Sentences about keys that are honoured in another way than Data-Juicer does."""
+    found = []
+    if any("." in key for key in keys.all_text_keys):
+        found.append(t("text_keys with a dot: a rewritten text stays in its nested place; no new column is made"))
+    if "skip_op_error" in data:
+        found.append(
+            t("skip_op_error: a row that fails is set aside alone in quarantine.jsonl, never with its batch")
+            if keys.skip_op_error
+            else t("skip_op_error: false stops the run when any row has failed, and lists all failed rows")
+        )
+    if keys.keep_hashes_in_res_ds:
+        found.append(t("keep_hashes_in_res_ds: hashes stay in the cache and are not written to the rows"))
+    others = sorted({validator.type for validator in keys.validators} - {"required_fields"})
+    if others:
+        found.append(t("validators not run here: {names}", names=", ".join(others)))
+    if keys.dataset is not None and keys.dataset.max_sample_num is None:
+        if len({source.weight for source in keys.dataset.configs}) > 1:
+            found.append(t("weights choose rows only together with dataset.max_sample_num; all rows are read"))
+    elif len({part.weight for part in mixture(keys.dataset_path)}) > 1:
+        found.append(t("weights choose rows only together with dataset.max_sample_num; all rows are read"))
+    return found
 
 
 def _expand_operator_overrides(document: Document, overrides: Iterable[str]) -> list[str]:
@@ -196,6 +249,8 @@ def _expand_operator_overrides(document: Document, overrides: Iterable[str]) -> 
     places: dict[str, int] = {}
     if isinstance(process, list):
         for number, item in enumerate(process):
+            if isinstance(item, str):
+                process[number] = item = {item: None}
             for name in item if isinstance(item, dict) else ():
                 places.setdefault(str(name), number)
     expanded = []
@@ -212,9 +267,10 @@ def _variables(data: Mapping[str, Any], given: Mapping[str, Any], base: Path) ->
     models of one folder and the tiny ones of another.
     """
     values: dict[str, Any] = {}
-    if isinstance(data.get("budget"), int):
-        values["budget"] = data["budget"]
-    values.update(given)
+    for name in ("budget", "seed"):
+        if isinstance(data.get(name), int):
+            values[name] = data[name]
+    values |= _places(data) | dict(given)
     own = data.get("vars")
     for key, value in own.items() if isinstance(own, dict) else ():
         if key in given or value is None:
@@ -229,6 +285,15 @@ def _variables(data: Mapping[str, Any], given: Mapping[str, Any], base: Path) ->
         else:
             values[key] = choices[0] if isinstance(value, str) else value
     return values
+
+
+def _places(data: Mapping[str, Any]) -> dict[str, str]:
+    """``{job_id}`` and ``{work_dir}``, which Data-Juicer recipes use in paths; the same for the same recipe."""
+    job = str(data.get("job_id") or digest_json(dict(data))[:12])
+    export = str(data.get("export_path") or "")
+    beside = str(Path(export).parent) if export and "{" not in export else "outputs"
+    work = str(data.get("work_dir") or beside).replace("{job_id}", job)
+    return {"job_id": job, "work_dir": work if job in Path(work).parts else f"{work}/{job}"}
 
 
 def _fill(
@@ -289,5 +354,9 @@ def _steps(process: Any, document: Document, problems: list[BetterSynthError]) -
                 )
             )
             continue
-        steps.append(Step(str(name), params or {}, number, where))
+        params = dict(params or {})
+        if params.get("index_key") is not None:
+            steps.append(Step("row_number_selector", {"key": params["index_key"]}, number, where))
+        params.pop("index_key", None)
+        steps.append(Step(str(name), params, number, where))
     return tuple(steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ from bettersynth.engine.source import find_files
 from bettersynth.formats import llava
 from bettersynth.formats.data_juicer import DEFAULT_TOKENS, field_problem
 from bettersynth.formats.jsonl import BadLine, read_rows
-from bettersynth.formats.parquet import read_parquet
+from bettersynth.formats.pictures import PictureFolder
+from bettersynth.formats.read import LINES, ReadOptions, read_any
 from bettersynth.media.header import read_header
 from bettersynth.ops._words import num_special, refined_words
 
@@ -119,15 +121,18 @@ def collect(
     return collected
 
 
-def _records(file: Path) -> Iterator[dict[str, Any] | BadLine]:
-    if file.suffix == ".parquet":
-        yield from read_parquet(file)
-    elif file.suffix == ".json":
+def _records(file: Path) -> Iterator[Any]:
+    if file.suffix == ".json":
         reading = llava.read_llava(file)
-        yield from (BadLine(bad.row, bad.reason, "", bad.id) for bad in reading.rejected)
-        yield from llava.llava_to_dj(reading.records, only_keep_caption=True)
-    else:
+        if reading.records or not reading.rejected:
+            yield from (BadLine(bad.row, bad.reason, "", bad.id) for bad in reading.rejected)
+            yield from llava.llava_to_dj(reading.records, only_keep_caption=True)
+            return
+    if file.name.endswith(LINES):
         yield from (record for _, record in read_rows(file))
+        return
+    with tempfile.TemporaryDirectory() as folder:  # pictures inside the file; their sizes are not looked at
+        yield from read_any(file, ReadOptions(), PictureFolder(Path(folder), "images"))
 
 
 def histograms(before: Path, after: Path, *, image_root: Path | None = None) -> dict[str, dict[str, Any]]:

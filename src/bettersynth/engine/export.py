@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
+from bettersynth.config.recipe import Recipe
 from bettersynth.core.artifact import write_atomic
-from bettersynth.core.errors import DataError
+from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.engine import trace
 from bettersynth.engine.jobs import BASE_SCHEMA, PARTIAL
 from bettersynth.engine.shard import load_arrow
 from bettersynth.engine.trace import TRACE_FILE, TraceRow
+from bettersynth.formats.data_juicer import Tokens
 from bettersynth.formats.jsonl import dump_line
+from bettersynth.formats.write import ENDINGS, Row, WriteOptions, kind_of, stem_of, write_any
 from bettersynth.ops.base import ID, IMAGES, KEY, RECORD, STATS, TEXT
 
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -27,33 +32,98 @@ _INTERNAL = frozenset([*BASE_SCHEMA.names])
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """How rows are written. ``name`` is the result file's name."""
+    """How rows are written. ``name`` is the result file's name; ``shard_bytes`` 0 writes one file."""
 
     name: str
     text_key: str
     image_key: str
     keep_stats: bool
     num_steps: int
+    kind: str = "jsonl"
+    shard_bytes: int = 0
 
 
-def export_rows(folder: Path, shards: Sequence[Path], settings: ExportSettings) -> tuple[list[str], int]:
-    """Write the result rows and their stats; returns the file names and the number of rows."""
-    stats_name = f"{Path(settings.name).stem}_stats.jsonl"
+def export_settings(recipe: Recipe, num_steps: int) -> ExportSettings:
+    """How a recipe wants its result written.
+
+    Raises:
+        ConfigError: ``export_path`` has no ending that says the kind, and ``export_type`` is not given.
+    """
+    keys = recipe.keys
+    name = keys.export_path.rstrip("/").rpartition("/")[2] if keys.export_path else "processed_data.jsonl"
+    kind = keys.export_type or kind_of(name)
+    if kind is None:
+        raise ConfigError(
+            t("the name of the result does not say its kind"),
+            where=recipe.document.where(("export_path",)),
+            got=name,
+            expected=", ".join(dict.fromkeys(ENDINGS.values())),
+            hint=t("give the name one of these endings, or set export_type"),
+        )
+    return ExportSettings(
+        *(name, recipe.text_key, keys.image_key, keys.keep_stats_in_res_ds, num_steps, kind, keys.export_shard_size)
+    )
+
+
+def export_rows(
+    folder: Path, shards: Sequence[Path], settings: ExportSettings, roots: Sequence[str] = (), tokens: Tokens = Tokens()
+) -> tuple[list[str], int]:
+    """Write the result rows and their stats; returns the file names (data files first) and the number of rows.
+
+    Args:
+        roots: picture folder of each source file; needed by kinds that hold the pictures themselves.
+    """
+    stats_name = f"{stem_of(settings.name)}_stats.jsonl"
+    is_plain = settings.kind == "jsonl" and not settings.shard_bytes
+    spool = folder / (settings.name if is_plain else f".{settings.name}.rows")
     rows = stats_rows = 0
-    with _whole_file(folder / settings.name) as data, _whole_file(folder / stats_name) as stats_file:
+    files = array("i")
+    with _whole_file(spool) as data, _whole_file(folder / stats_name) as stats_file:
         for path in shards:
-            for record, stats, _ in _records(path, settings):
+            for record, stats, (key, _, _) in _records(path, settings):
                 if settings.keep_stats and stats:
                     record["__dj__stats__"] = stats
                 data.write(dump_line(record))
                 rows += 1
+                if not is_plain:
+                    files.append(int(key.partition(":")[0]))
                 if stats:
                     stats_file.write(dump_line({"__dj__stats__": stats}))
                     stats_rows += 1
+    names = [settings.name] if is_plain else _from_spool(folder, spool, files, settings, roots, tokens)
     if stats_rows:
-        return [settings.name, stats_name], rows
+        return [*names, stats_name], rows
     (folder / stats_name).unlink()
-    return [settings.name], rows
+    return names, rows
+
+
+def _from_spool(
+    folder: Path, spool: Path, files: Sequence[int], settings: ExportSettings, roots: Sequence[str], tokens: Tokens
+) -> list[str]:
+    """Turn the rows, kept as JSON lines, into files of another kind or into several files; the lines are removed."""
+    rows, names = len(files), []
+    count = 1
+    if settings.shard_bytes:
+        count = max(1, min(rows, spool.stat().st_size // settings.shard_bytes + 1))
+    width = len(str(count)) + 1
+    stem, ending = stem_of(settings.name), settings.name.removeprefix(stem_of(settings.name))
+    options = WriteOptions(settings.text_key, settings.image_key, tokens)
+    try:
+        for number in range(count):
+            part = slice(number * rows // count, (number + 1) * rows // count)
+
+            def some(part: slice = part) -> Iterator[Row]:
+                with spool.open("rb") as handle:
+                    for place, line in enumerate(islice(handle, part.start, part.stop), part.start):
+                        record = orjson.loads(line)
+                        root = Path(roots[files[place]]) if roots else folder
+                        yield record, [root / image for image in record.get(settings.image_key) or ()]
+
+            name = f"{stem}-{number:0{width}d}-of-{count:0{width}d}{ending}" if settings.shard_bytes else settings.name
+            names += write_any(folder / name, settings.kind, some, options)
+    finally:
+        spool.unlink(missing_ok=True)
+    return names
 
 
 def export_trace(folder: Path, stage_traces: Sequence[Path], last: Sequence[Path], settings: ExportSettings) -> str:

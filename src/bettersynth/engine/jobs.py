@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from bettersynth.core.lang import t
 from bettersynth.engine.phase import Phase
 from bettersynth.engine.source import SourceFile, SourceShard
-from bettersynth.formats.data_juicer import Tokens
+from bettersynth.formats.data_juicer import Tokens, nested
 from bettersynth.ops._context import OpContext
 from bettersynth.ops.base import ID, IMAGES, KEY, RECORD, TEXT
 
 PARTIAL = "partial."
+FIELD = "field."
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "string": str,
+    "int": int,
+    "integer": int,
+    "float": (float, int),
+    "bool": bool,
+    "boolean": bool,
+    "list": list,
+    "tuple": list,
+    "set": list,
+    "dict": dict,
+    "bytes": str,
+}
 BASE_SCHEMA = pa.schema(
     [
         (KEY[0], pa.int32()),
@@ -39,6 +56,20 @@ class Settings:
     on_truncated: str
     on_missing_image: str
     device: str
+    compat: str = "operators"
+    required: tuple[tuple[str, str | None], ...] = ()
+    """Fields every row must have, each with the name of its type or None; from text_keys and validators."""
+
+    def required_problem(self, record: dict[str, Any]) -> str | None:
+        """Why a record lacks a required field, or None."""
+        for key, kind in self.required:
+            value = nested(record, key)
+            if value is None:
+                return t("required field '{key}' is missing or null", key=key)
+            wanted = _TYPES.get(kind or "")
+            if wanted is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and wanted is int)):
+                return t("field '{key}' must be {kind}, got {got}", key=key, kind=kind, got=type(value).__name__)
+        return None
 
     def context(self) -> OpContext:
         """A fresh operator context."""

@@ -26,13 +26,16 @@ from bettersynth.core.meter import cpu_seconds
 from bettersynth.core.record import Accounting
 from bettersynth.engine import export
 from bettersynth.engine.export import ExportSettings
-from bettersynth.engine.jobs import PARTIAL, Settings, ShardJob, StageJob, StepCount
+from bettersynth.engine.jobs import FIELD, PARTIAL, Settings, ShardJob, StageJob, StepCount
 from bettersynth.engine.keys import phase_key
 from bettersynth.engine.plan import Plan, Stage, plan, unwrap
 from bettersynth.engine.pool import Pool
+from bettersynth.engine.samples import export_samples
 from bettersynth.engine.shard import load_arrow
 from bettersynth.engine.source import Source, describe, freeze
 from bettersynth.formats.data_juicer import Tokens
+from bettersynth.formats.read import SUFFIXES, ReadOptions
+from bettersynth.formats.remote import is_url, send
 from bettersynth.ops.base import ID, STATS, GlobalOperator, Verdict
 
 WORK = ".work"
@@ -83,6 +86,7 @@ def process(
     out: Path,
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
+    scores_only: bool = False,
 ) -> Artifact:
     """Run a recipe and write its result folder; finished parts of an earlier, interrupted run are not done again.
 
@@ -94,6 +98,7 @@ def process(
         out: result folder.
         workers: processes; the recipe's ``np``, else all cores.
         progress: called after each shard.
+        scores_only: compute every filter's stats and drop nothing.
 
     Raises:
         ConfigError, RuleError: the recipe is wrong or breaks its track's rules.
@@ -101,7 +106,7 @@ def process(
         RunInterrupted: Ctrl-C; running it again continues.
     """
     started, cpu = time.perf_counter(), cpu_seconds()
-    planned = plan(recipe)
+    planned = plan(recipe, scores_only=scores_only)
     work = out / WORK
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -148,9 +153,7 @@ def _run(
     root = Path(recipe.keys.image_root).expanduser() if recipe.keys.image_root else None
     if root is not None and not root.is_absolute() and not root.exists():
         root = recipe.base / root
-    source = freeze(
-        recipe.sources(), work=work, image_root=root, text_key=recipe.text_key, image_key=recipe.keys.image_key
-    )
+    source = freeze(recipe.inputs(), work=work, image_root=root, options=read_options(recipe))
     write_atomic(work / "source.json", orjson.dumps(describe(source)))
     settings = _settings(recipe, source)
     base = base_key(planned)
@@ -179,7 +182,9 @@ def base_key(planned: Plan) -> str:
     keys = planned.recipe.keys
     where = _device(planned) if any(stage.models for stage in planned.stages) else ""
     read = [planned.recipe.text_key, keys.image_key, asdict(_tokens(planned.recipe)), keys.on_truncated]
-    return digest_json(["read", 1, *read, keys.on_missing_image, keys.seed, where])
+    more: list[Any] = [keys.compat, *_required(planned.recipe)]
+    extra = more if more != ["operators"] else []
+    return digest_json(["read", 1, *read, *extra, keys.on_missing_image, keys.seed, where])
 
 
 def stage_folders(planned: Plan) -> list[str]:
@@ -212,15 +217,39 @@ def _settings(recipe: Recipe, source: Source) -> Settings:
         keys.on_truncated,
         keys.on_missing_image,
         keys.device,
+        keys.compat,
+        _required(recipe),
     )
+
+
+def read_options(recipe: Recipe) -> ReadOptions:
+    """How the recipe wants its data files read."""
+    keys = recipe.keys
+    asked = (keys.suffixes,) if isinstance(keys.suffixes, str) else tuple(keys.suffixes or ())
+    suffixes = tuple(name if name.startswith(".") else f".{name}" for name in asked)
+    columns = keys.load_dataset_kwargs.get("columns")
+    return ReadOptions(
+        keys.all_text_keys,
+        keys.image_key,
+        keys.image_bytes_key,
+        keys.load_dataset_kwargs.get("delimiter"),
+        tuple(columns) if columns else None,
+        suffixes=suffixes or SUFFIXES,
+    )
+
+
+def _required(recipe: Recipe) -> tuple[tuple[str, str | None], ...]:
+    """Fields every row must have beside the first text column."""
+    found: dict[str, str | None] = dict.fromkeys(recipe.keys.all_text_keys[1:])
+    for validator in recipe.keys.validators:
+        if validator.type == "required_fields":
+            found |= {name: validator.field_types.get(name) for name in validator.required_fields}
+            found |= dict(validator.field_types)
+    return tuple(found.items())
 
 
 def _export(planned: Plan) -> ExportSettings:
-    keys = planned.recipe.keys
-    name = Path(keys.export_path).name if keys.export_path else "processed_data.jsonl"
-    return ExportSettings(
-        name, planned.recipe.text_key, keys.image_key, keys.keep_stats_in_res_ds, len(planned.operators)
-    )
+    return export.export_settings(planned.recipe, len(planned.operators))
 
 
 def _finished(out: Path, run_key: str) -> Artifact | None:
@@ -330,6 +359,7 @@ def _reduce(stage: Stage, settings: Settings, state: _State, work: Path) -> None
             "reason": pa.array(list(verdict.reasons), pa.string()),
         }
         columns |= {STATS + name: _one_chunk(values) for name, values in verdict.columns.items()}
+        columns |= {FIELD + name: _one_chunk(values) for name, values in verdict.fields.items()}
         table = pa.table(columns)
         if table.num_rows != partials.num_rows:
             raise BetterSynthError(t("operator {name} did not decide on every row", name=operator.name))
@@ -358,7 +388,8 @@ def _one_chunk(values: Any) -> Any:
 
 def _check_failures(state: _State, source: Source, recipe: Recipe, out: Path) -> None:
     failed = _quarantined(state.markers)
-    if failed > recipe.keys.max_failed_ratio * source.lines:
+    allowed = recipe.keys.max_failed_ratio if recipe.keys.skip_op_error else 0.0
+    if failed > allowed * source.lines:
         export.export_quarantine(out, state.markers)
         first = next(row for marker in state.markers for row in marker["quarantine"])
         raise DataError(
@@ -366,7 +397,7 @@ def _check_failures(state: _State, source: Source, recipe: Recipe, out: Path) ->
                 "{failed} of {rows} rows failed, more than max_failed_ratio {ratio}",
                 failed=failed,
                 rows=source.lines,
-                ratio=recipe.keys.max_failed_ratio,
+                ratio=allowed,
             ),
             where=str(out / export.QUARANTINE_FILE),
             got=t(
@@ -415,7 +446,9 @@ def _finish(
 ) -> Artifact:
     settings = _export(planned)
     last = [shard.path for shard in state.shards]
-    files, rows = export.export_rows(out, last, settings)
+    roots = [file.image_root for file in source.files]
+    files, rows = export.export_rows(out, last, settings, roots, _tokens(planned.recipe))
+    data_files = [name for name in files if not name.endswith("_stats.jsonl")]
     quarantine_name, quarantined = export.export_quarantine(out, state.markers)
     files += [quarantine_name, export.export_trace(out, state.traces, last, settings)]
     accounting = account(planned, state.markers)
@@ -423,19 +456,25 @@ def _finish(
     for marker in state.markers:
         flags.update(marker["flags"])
     keys = planned.recipe.keys
+    if keys.open_tracer:
+        export_samples(out, planned, source)
+    if keys.export_path and is_url(keys.export_path):
+        for name in data_files:
+            send(out / name, f"{keys.export_path.rpartition('/')[0]}/{name}", keys.export_aws_credentials)
     counts = [{name: value for name, value in asdict(entry).items() if name != "cpu_s"} for entry in accounting]
     facts = {
         "name": keys.project_name,
         "recipe": planned.digest,
         "track": keys.track,
         "seed": keys.seed,
-        "data": settings.name,
+        "data": settings.name if settings.kind == "lance" else data_files[0].partition("/")[0],
         "rows_in": accounting[0].rows_in,
         "rows_out": rows,
         "quarantined": quarantined,
         "accounting": counts,
         "found": state.facts,
         "flags": dict(sorted(flags.items())),
+        **({"data_files": data_files} if len(data_files) > 1 else {}),
     }
     run = {
         "run_key": run_key,

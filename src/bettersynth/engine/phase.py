@@ -12,9 +12,14 @@ PhaseKind = Literal["apply", "make", "score_keep", "score", "keep", "partial", "
 
 @dataclass(frozen=True)
 class Phase:
-    """One part of an operator's work inside a stage. ``step`` counts the recipe's operators from 0."""
+    """One part of an operator's work inside a stage. ``step`` counts the recipe's operators from 0.
+
+    ``text_key`` and ``image_key`` name other columns that this step alone sees as its text and pictures.
+    """
 
     step: int
     kind: PhaseKind
     operator: Operator
     key: str
+    text_key: str | None = None
+    image_key: str | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,33 @@ from bettersynth.config.recipe import Recipe, Step, Track, load_recipe
 from bettersynth.core.errors import BetterSynthError, ConfigError, RuleError
 from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.lang import t
+from bettersynth.engine.custom import register_custom
 from bettersynth.engine.keys import model_digest, phase_key
 from bettersynth.engine.phase import Phase, PhaseKind
+from bettersynth.engine.renamed import OLD_PARAMETERS, current_name
 from bettersynth.ops._catalog import OPERATORS, REPLACED, operator_class
-from bettersynth.ops.base import STATS, Filter, FittedFilter, Generator, GlobalOperator, Operator, RangeFilter
+from bettersynth.ops.base import (
+    STATS,
+    Filter,
+    FittedFilter,
+    Generator,
+    GlobalOperator,
+    Mapper,
+    Operator,
+    RangeFilter,
+)
 
 # Keys that Data-Juicer accepts on every operator and that only steer its own machinery.
 _STEP_NO_EFFECT = frozenset(
     """
     skip_op_error batch_mode batch_size accelerator num_proc turbo num_cpus num_gpus memory cpu_required gpu_required
     mem_required runtime_env ray_execution_mode auto_op_parallelism adaptive_batching work_dir stats_export_path
-    gpu_batch_size trust_remote_code
+    gpu_batch_size trust_remote_code audio_key video_key image_bytes_key system_key instruction_key query_key
+    response_key history_key input_columns output_columns
     """.split()  # noqa: SIM905
 )
 _STEP_COLUMNS = {"text_key": "text_keys", "image_key": "image_key"}
+_OWN_COLUMNS = (Mapper, Filter, GlobalOperator)
 
 
 @dataclass(frozen=True)
@@ -89,44 +102,57 @@ class Plan:
 
 
 def read_recipe(
-    path: Path, *, overrides: Iterable[str] = (), variables: Mapping[str, str | int | float] | None = None
+    path: Path,
+    *,
+    overrides: Iterable[str] = (),
+    variables: Mapping[str, str | int | float] | None = None,
+    check_recipe: Callable[[Recipe], list[BetterSynthError]] | None = None,
 ) -> Recipe:
     """Read a recipe file and check it against the operators; all mistakes are reported together.
+
+    Args:
+        check_recipe: more checks whose findings join the others, e.g. :func:`bettersynth.engine.preflight.preflight`.
 
     Raises:
         ConfigError, ConfigErrors: with line numbers and nearest names.
     """
-    return load_recipe(path, overrides=overrides, variables=variables, check_steps=check_steps)
+    return load_recipe(
+        path, overrides=overrides, variables=variables, check_steps=check_steps, check_recipe=check_recipe
+    )
 
 
 def check_steps(steps: tuple[Step, ...], document: Document) -> list[BetterSynthError]:
-    """Everything that is wrong with the process list."""
-    return [problem for step in steps for problem in build_operator(step, document)[1]]
+    """Everything that is wrong with the process list. Operators of the recipe's own files are registered first."""
+    problems = register_custom(document)
+    return problems + [problem for step in steps for problem in build_operator(step, document)[1]]
 
 
 def build_operator(step: Step, document: Document) -> tuple[Operator | None, list[BetterSynthError]]:
     """The operator of one step, or None and what is wrong with it."""
-    if step.operator not in OPERATORS:
+    name = step.operator if step.operator in OPERATORS else current_name(step.operator)
+    if name not in OPERATORS:
         return None, [_unknown(step)]
-    cls = operator_class(step.operator)
+    cls = operator_class(name)
     known = {field.name for field in dataclasses.fields(cls)}
     at = ("process", step.position, step.operator)
     problems: list[BetterSynthError] = []
     params = {}
     for name, value in step.params.items():
-        if name in _STEP_COLUMNS and name not in known:
-            allowed = document.data.get(_STEP_COLUMNS[name], "text" if name == "text_key" else "images")
-            if value not in (allowed, *(allowed[:1] if isinstance(allowed, list) else ())):
-                problems.append(
-                    ConfigError(
-                        t("a column for one operator alone is not supported"),
-                        where=document.where((*at, name)),
-                        got=value,
-                        hint=t("set {key} for the whole recipe", key=_STEP_COLUMNS[name]),
-                    )
-                )
-        elif name in known or name not in _STEP_NO_EFFECT:
+        if name == "prompt_key" and value is None:
+            continue
+        if name in known or (name not in _STEP_COLUMNS and not _is_idle(step.operator, name)):
             params[name] = value
+        elif name in _STEP_COLUMNS and not issubclass(cls, _OWN_COLUMNS):
+            if value in (None, _usual_column(name, document)):
+                continue
+            problems.append(
+                ConfigError(
+                    t("a column of its own is not supported for this kind of operator"),
+                    where=document.where((*at, name)),
+                    got=value,
+                    hint=t("set {key} for the whole recipe", key=_STEP_COLUMNS[name]),
+                )
+            )
     operator, found = check(cls, params, document, at)
     problems.extend(found)
     if operator is not None and not problems:
@@ -135,6 +161,30 @@ def build_operator(step: Step, document: Document) -> tuple[Operator | None, lis
         except ValueError as error:
             problems.append(ConfigError(t("parameters not accepted"), where=document.where(at), got=str(error)))
     return (None if problems else operator), problems
+
+
+def _is_idle(operator: str, name: str) -> bool:
+    """Whether a parameter steers Data-Juicer's machinery, or belongs to an older version of it."""
+    old = (*OLD_PARAMETERS[""], *OLD_PARAMETERS.get(operator, ()))
+    return name in _STEP_NO_EFFECT or name in old
+
+
+def _usual_column(name: str, document: Document) -> Any:
+    usual = document.data.get(_STEP_COLUMNS[name]) or ("text" if name == "text_key" else "images")
+    return usual[0] if isinstance(usual, list) else usual
+
+
+def own_columns(step: Step, operator: Operator, document: Document) -> dict[str, str]:
+    """The columns that this step alone sees as its text and pictures, if it names others than the recipe does."""
+    if not isinstance(unwrap(operator), _OWN_COLUMNS):
+        return {}
+    named = {name: step.params.get(name) for name in _STEP_COLUMNS}
+    known = {field.name for field in dataclasses.fields(unwrap(operator))}
+    return {
+        name: str(value)
+        for name, value in named.items()
+        if value is not None and name not in known and value != _usual_column(name, document)
+    }
 
 
 def _unknown(step: Step) -> BetterSynthError:
@@ -156,26 +206,65 @@ def unwrap(operator: Operator) -> Operator:
     return operator.inner if isinstance(operator, FittedFilter) else operator
 
 
-def plan(recipe: Recipe) -> Plan:
+def plan(recipe: Recipe, *, scores_only: bool = False) -> Plan:
     """Check the operators, the track and the models, and cut the process list into stages.
+
+    Args:
+        scores_only: filters compute their stats and drop nothing.
 
     Raises:
         ConfigError, ConfigErrors: wrong operators or parameters, missing model folders.
         RuleError: operators that the challenge track does not allow.
     """
     operators: list[Operator] = []
-    problems: list[BetterSynthError] = []
+    problems: list[BetterSynthError] = register_custom(recipe.document)
     for step in recipe.steps:
         operator, found = build_operator(step, recipe.document)
         problems.extend(found)
         if operator is not None:
-            if isinstance(operator, RangeFilter) and (operator.adaptive_threshold is not None or operator.mark_only):
+            if scores_only and isinstance(operator, Filter):
+                pass
+            elif isinstance(operator, RangeFilter) and (operator.adaptive_threshold is not None or operator.mark_only):
                 operator = FittedFilter(inner=operator)
             operators.append(operator)
-    problems.extend(_missing_columns(recipe.steps, operators) if not problems else ())
+    if not problems:
+        problems.extend(_missing_columns(recipe.steps, operators))
+        digests, missing = _digests(recipe, operators)
+        problems.extend(missing)
     raise_all(problems, where=recipe.document.name)
     check_track(recipe.keys.track, [unwrap(operator) for operator in operators], recipe)
+    columns = [own_columns(s, o, recipe.document) for s, o in zip(recipe.steps, operators, strict=True)]
+    stages = _cut(operators, columns, digests, recipe.keys.seed)
+    if scores_only:
+        stages = tuple(_without_keep(stage) for stage in stages)
+    digest = digest_json([[phase.key for phase in stage.phases] for stage in stages])
+    return Plan(recipe, tuple(operators), stages, digest, (*recipe.notices, *_idle_in_steps(recipe)))
+
+
+def _without_keep(stage: Stage) -> Stage:
+    """The stage with its filters' decisions left out."""
+    phases = [
+        replace(phase, kind="score", key=digest_json([phase.key, "score"])) if phase.kind == "score_keep" else phase
+        for phase in stage.phases
+        if phase.kind != "keep"
+    ]
+    return replace(stage, phases=tuple(phases))
+
+
+def _idle_in_steps(recipe: Recipe) -> list[str]:
+    found = [
+        t("{old} is served as {new}", old=name, new=current_name(name))
+        for name in dict.fromkeys(step.operator for step in recipe.steps)
+        if name not in OPERATORS
+    ]
+    names = {name for step in recipe.steps for name in step.params if _is_idle(step.operator, name)}
+    return found + ([t("in steps, without effect here: {names}", names=", ".join(sorted(names)))] if names else [])
+
+
+def _digests(recipe: Recipe, operators: list[Operator]) -> tuple[dict[str, str], list[BetterSynthError]]:
+    """Digest of every model folder that is used, and the ones that are not there."""
     digests: dict[str, str] = {}
+    problems: list[BetterSynthError] = []
     for step, operator in zip(recipe.steps, operators, strict=True):
         for field in unwrap(operator).models:
             folder = getattr(unwrap(operator), field)
@@ -186,11 +275,16 @@ def plan(recipe: Recipe) -> Plan:
             except BetterSynthError as error:
                 error.where = recipe.document.where(("process", step.position, step.operator, field))
                 problems.append(error)
-    raise_all(problems, where=recipe.document.name)
-    stages = _cut(operators, digests, recipe.keys.seed)
-    notices = [t("accepted, without effect here: {names}", names=", ".join(recipe.ignored))] if recipe.ignored else []
-    digest = digest_json([[phase.key for phase in stage.phases] for stage in stages])
-    return Plan(recipe, tuple(operators), stages, digest, tuple(notices))
+    return digests, problems
+
+
+def check_models_and_columns(recipe: Recipe) -> list[BetterSynthError]:
+    """Stats that no step writes and model folders that are not there; nothing when an operator itself is wrong."""
+    operators = [build_operator(step, recipe.document)[0] for step in recipe.steps]
+    built = [operator for operator in operators if operator is not None]
+    if len(built) < len(operators):
+        return []
+    return _missing_columns(recipe.steps, built) + _digests(recipe, built)[1]
 
 
 def _missing_columns(steps: tuple[Step, ...], operators: list[Operator]) -> list[BetterSynthError]:
@@ -234,13 +328,16 @@ def check_track(track: Track, operators: list[Operator], recipe: Recipe) -> None
         )
 
 
-def _phases(step: int, operator: Operator, digests: Mapping[str, str], seed: int) -> list[tuple[Phase, str]]:
+def _phases(
+    step: int, operator: Operator, columns: Mapping[str, str], digests: Mapping[str, str], seed: int
+) -> list[tuple[Phase, str]]:
     """(phase, why a stage must end after it or empty) for one operator."""
 
     def phase(kind: PhaseKind) -> Phase:
         inner = unwrap(operator)
         deciding = getattr(inner, "keep_params", ()) if kind in ("score", "partial") else ()
-        return Phase(step, kind, operator, phase_key(kind, inner, digests, seed, without=deciding))
+        key = phase_key(kind, inner, digests, seed, without=deciding)
+        return Phase(step, kind, operator, digest_json([key, columns]) if columns else key, **columns)
 
     has_models = _uses_models(unwrap(operator))
     model_cut = t("model results are kept") if has_models else ""
@@ -259,7 +356,9 @@ def _uses_models(operator: Operator) -> bool:
     return any(getattr(operator, name) is not None for name in operator.models)
 
 
-def _cut(operators: list[Operator], digests: Mapping[str, str], seed: int) -> tuple[Stage, ...]:
+def _cut(
+    operators: list[Operator], columns: list[dict[str, str]], digests: Mapping[str, str], seed: int
+) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     current: list[Phase] = []
 
@@ -271,7 +370,7 @@ def _cut(operators: list[Operator], digests: Mapping[str, str], seed: int) -> tu
         current.clear()
 
     for step, operator in enumerate(operators):
-        for phase, why in _phases(step, operator, digests, seed):
+        for phase, why in _phases(step, operator, columns[step], digests, seed):
             current.append(phase)
             if why:
                 close(why)

@@ -20,9 +20,10 @@ from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import BetterSynthError, DataError
 from bettersynth.core.lang import language, set_language, t
 from bettersynth.core.sample import RowKey
-from bettersynth.engine import trace
-from bettersynth.engine.jobs import BASE_SCHEMA, PARTIAL, Quarantined, ShardJob, StageJob, StepCount
+from bettersynth.engine import trace, view
+from bettersynth.engine.jobs import BASE_SCHEMA, FIELD, PARTIAL, Quarantined, ShardJob, StageJob, StepCount
 from bettersynth.engine.phase import Phase
+from bettersynth.engine.rounding import round_column
 from bettersynth.engine.trace import TraceRow
 from bettersynth.formats import jsonl
 from bettersynth.formats.data_juicer import field_problem, nested
@@ -106,6 +107,7 @@ class ShardRun:
     def _problem(self, record: dict[str, Any], file: int, key: RowKey) -> str | None:
         settings = self.stage.settings
         problem = field_problem(record, text_key=settings.text_key, image_key=settings.image_key)
+        problem = problem or settings.required_problem(record)
         if problem is None and str(key) in self.shard.poisoned:
             return self._death()
         if problem is None and settings.on_missing_image == "quarantine":
@@ -193,7 +195,13 @@ class ShardRun:
                 "score_keep": self._score,
                 "partial": self._partial,
             }[phase.kind]
-            out = self._guarded(lambda part: work(phase, part, count), batch, phase, count)
+            if phase.text_key is not None or phase.image_key is not None:
+                out = self._guarded(
+                    lambda part: view.leave(part, work(phase, view.enter(part, phase), count), phase),
+                    *(batch, phase, count),
+                )
+            else:
+                out = self._guarded(lambda part: work(phase, part, count), batch, phase, count)
             if phase.kind == "score_keep":
                 out = self._keep(phase, out, count)
         count.rows_out += out.num_rows
@@ -239,8 +247,10 @@ class ShardRun:
     def _score(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         operator = phase.operator
         assert isinstance(operator, Filter)
+        exact = self.stage.settings.compat != "dj-executor"
         for name, values in operator.score(batch, self.ctx).items():
-            batch = with_column(batch, STATS + name, _plain_array(values))
+            array = _plain_array(values)
+            batch = with_column(batch, STATS + name, array if exact else round_column(array))
         return batch
 
     def _keep(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
@@ -265,6 +275,8 @@ class ShardRun:
         for name in verdict.column_names:
             if name.startswith(STATS):
                 batch = with_column(batch, name, verdict.column(name).combine_chunks())
+            elif name.startswith(FIELD):
+                batch = with_column(batch, name.removeprefix(FIELD), verdict.column(name).combine_chunks())
         copies = verdict.column("copies").to_numpy()
         dropped = np.flatnonzero(copies == 0)
         if len(dropped):

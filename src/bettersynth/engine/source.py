@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
+import numpy as np
 import xxhash
 
+from bettersynth.config.recipe import Input
 from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import ConfigError, DataError
-from bettersynth.core.fingerprint import digest_json
+from bettersynth.core.fingerprint import canonical_json, digest_json
 from bettersynth.core.lang import t
-from bettersynth.formats import jsonl, llava
+from bettersynth.formats import jsonl
 from bettersynth.formats.jsonl import LineRange
-from bettersynth.formats.parquet import read_parquet
+from bettersynth.formats.pictures import PictureFolder
+from bettersynth.formats.read import LINES, ReadOptions, data_files, read_any
+from bettersynth.formats.remote import fetch
 
-_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 _MIN_ROWS, _MAX_ROWS, _TARGET_SHARDS = 512, 8192, 64
+_SHUFFLE_SEED = 42  # Data-Juicer's, so that the same rows are drawn
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One input file. ``path`` is what is read (a copy as JSON lines for other formats), ``name`` what users see."""
+    """One input file. ``path`` is what is read (a copy as JSON lines for other formats), ``name`` what users see.
+
+    ``stamps`` holds path, size and time of the original files, so that a plan can tell whether they changed.
+    """
 
     number: int
     path: str
     name: str
     image_root: str
+    stamps: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +61,13 @@ class Source:
     lines: int
 
 
-def find_files(paths: Iterable[Path]) -> list[Path]:
+def find_files(paths: Iterable[Path], options: ReadOptions | None = None) -> list[Path]:
     """The data files of a list of files and folders, folders sorted by name.
 
     Raises:
         ConfigError: a path does not exist, or a folder holds no data file.
     """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_file():
-            found.append(path)
-            continue
-        inside = (
-            sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(_SUFFIXES)) if path.is_dir() else []
-        )
-        if not inside:
-            problem = t("no data file in the folder") if path.is_dir() else t("no such file or folder")
-            raise ConfigError(problem, where="dataset_path", got=str(path), expected=", ".join(_SUFFIXES))
-        found.extend(inside)
+    found = [file for path in paths for file in data_files(path, options or ReadOptions())]
     if not found:
         raise ConfigError(
             t("no data set is named"), where="dataset_path", hint=t("write dataset_path: FILE or give it with --set")
@@ -79,12 +76,7 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def freeze(
-    paths: Iterable[Path],
-    *,
-    work: Path,
-    image_root: Path | None = None,
-    text_key: str = "text",
-    image_key: str = "images",
+    inputs: Iterable[Input], *, work: Path, image_root: Path | None = None, options: ReadOptions | None = None
 ) -> Source:
     """Index the input. Files that are no plain JSON lines are copied to ``work`` as JSON lines first.
 
@@ -94,28 +86,98 @@ def freeze(
     Raises:
         ConfigError, DataError: missing or unreadable input.
     """
+    options = options or ReadOptions()
     files: list[SourceFile] = []
+    for source in inputs:
+        local = fetch(source.place, work / "remote", source.source)
+        parts = [
+            _as_jsonl(path, len(files) + place, work, options)
+            for place, path in enumerate(find_files([local], with_split(options, source)))
+        ]
+        if image_root is not None:
+            parts = [replace(part, image_root=str(image_root.resolve())) for part in parts]
+        if source.take is not None or source.limit is not None:
+            parts = _sample(parts, source, len(files), work)
+        files += [replace(part, number=len(files) + place) for place, part in enumerate(parts)]
+    if not files:
+        find_files([])
+    counts = [jsonl.count_lines(Path(file.path)) for file in files]
+    rows = max(_MIN_ROWS, min(_MAX_ROWS, -(-sum(counts) // _TARGET_SHARDS)))
     shards: list[SourceShard] = []
     total = 0
-    found = find_files(paths)
-    readable = [_as_jsonl(path, number, work) for number, path in enumerate(found)]
-    counts = [jsonl.count_lines(path) for path in readable]
-    rows = max(_MIN_ROWS, min(_MAX_ROWS, -(-sum(counts) // _TARGET_SHARDS)))
-    for number, (original, path) in enumerate(zip(found, readable, strict=True)):
-        root = image_root or original.parent
-        files.append(SourceFile(number, str(path.resolve()), original.name, str(root.resolve())))
-        for span in jsonl.split_lines(path, lines_per_range=rows):
-            digest = _picture_digest(path, span, root, image_key)
-            shards.append(SourceShard(len(shards), number, span, digest))
+    for file in files:
+        for span in jsonl.split_lines(Path(file.path), lines_per_range=rows):
+            digest = _picture_digest(Path(file.path), span, Path(file.image_root), options.image_key)
+            shards.append(SourceShard(len(shards), file.number, span, digest))
             total += span.lines
     digest = digest_json([[shard.span.digest, shard.file, shard.span.first_line] for shard in shards])
     return Source(tuple(files), tuple(shards), digest, total)
 
 
+def with_split(options: ReadOptions, source: Input) -> ReadOptions:
+    """The options with the split that this source names."""
+    split = source.source.split if source.source is not None else None
+    return replace(options, split=split) if split else options
+
+
+def stamp_of(path: Path) -> tuple[str, int, int]:
+    """Path, size in bytes and time of change in nanoseconds; zeros when it is gone."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return str(path.resolve()), 0, 0
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+
+
+def _sample(parts: list[SourceFile], source: Input, number: int, work: Path) -> list[SourceFile]:
+    """Draw rows as Data-Juicer does: shuffled with a fixed seed, from the start again when there are too few.
+
+    Files of one folder become one file in drawn order; ``limit`` alone keeps the first rows.
+    """
+    offsets: list[tuple[int, int]] = []
+    for place, part in enumerate(parts):
+        with open(part.path, "rb") as handle:
+            position = 0
+            for line in handle:
+                if line.strip():
+                    offsets.append((place, position))
+                position += len(line)
+    offsets = offsets[: source.limit]
+    order = np.arange(len(offsets))
+    if source.take is not None:
+        order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(offsets))
+        order = np.resize(order, source.take) if len(order) else order
+    roots = dict.fromkeys(part.image_root for part in parts)
+    drawn = []
+    for group, root in enumerate(roots):
+        copy = work / f"source-{number + group}-drawn.jsonl"
+        chosen = [offsets[row] for row in order.tolist() if parts[offsets[row][0]].image_root == root]
+        _copy_lines(copy, [Path(part.path) for part in parts], chosen)
+        stamps = tuple(stamp for part in parts for stamp in part.stamps)
+        drawn.append(SourceFile(number + group, str(copy.resolve()), parts[0].name, root, stamps))
+    return drawn
+
+
+def _copy_lines(copy: Path, paths: list[Path], chosen: Iterable[tuple[int, int]]) -> None:
+    temp = copy.with_name(f".{copy.name}")
+    with contextlib.ExitStack() as stack:
+        handles = [stack.enter_context(path.open("rb")) for path in paths]
+        with temp.open("wb") as target:
+            for place, position in chosen:
+                handles[place].seek(position)
+                target.write(handles[place].readline().rstrip(b"\r\n") + b"\n")
+    if not copy.is_file() or temp.read_bytes() != copy.read_bytes():
+        temp.replace(copy)
+    temp.unlink(missing_ok=True)
+
+
 def _picture_digest(path: Path, span: LineRange, root: Path, image_key: str) -> str:
     """Digest of a shard's lines and of size and time of every picture, so that a changed picture is noticed."""
     state = xxhash.xxh3_128(span.digest.encode())
-    for _, record in jsonl.parse_lines(jsonl.read_range(path, span), first_line=span.first_line):
+    data = jsonl.read_range(path, span)
+    if b'"' + image_key.encode() + b'"' not in data:  # most text has no pictures, and parsing it takes time
+        return state.hexdigest()
+    for _, record in jsonl.parse_lines(data, first_line=span.first_line):
         images = record.get(image_key) if isinstance(record, dict) else None
         for image in images if isinstance(images, list) else ():
             try:
@@ -126,21 +188,52 @@ def _picture_digest(path: Path, span: LineRange, root: Path, image_key: str) -> 
     return state.hexdigest()
 
 
-def _as_jsonl(path: Path, number: int, work: Path) -> Path:
-    """The file itself, or its copy as JSON lines in the work folder, remade when the original changes."""
-    if path.name.endswith(".jsonl"):
-        if not path.is_file():
-            raise DataError(t("cannot read the data file"), where=str(path))
-        return path
-    stat = path.stat()
-    stamp = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+def _as_jsonl(path: Path, number: int, work: Path, options: ReadOptions) -> SourceFile:
+    """The file itself, or its copy as JSON lines in the work folder, remade when the original changes.
+
+    Pictures that the file holds are written to ``images/NAME`` beside the result, and rows name them from there.
+    """
+    try:
+        is_lines = path.name.endswith(".jsonl") or (path.name.endswith(".json") and _starts_with_object(path))
+    except OSError as error:
+        raise DataError(t("cannot read the data file"), where=str(path), got=error.strerror or str(error)) from error
+    stamps = (stamp_of(path),)
+    if is_lines:
+        return SourceFile(number, str(path.resolve()), path.name, str(path.parent.resolve()), stamps)
+    stamp = {"original": list(stamps[0]), "options": asdict(options)}
     copy, mark = work / f"source-{number}.jsonl", work / f"source-{number}.json"
-    if copy.is_file() and mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == stamp:
-        return copy
-    mark.unlink(missing_ok=True)
-    jsonl.write_rows(copy, _rows(path)) if not path.name.endswith(".gz") else _decompress(path, copy)
-    write_atomic(mark, json.dumps(stamp).encode())
-    return copy
+    root = _known_root(copy, mark, stamp)
+    if root is None:
+        mark.unlink(missing_ok=True)
+        pictures = PictureFolder(work.parent, f"images/{path.name.partition('.')[0]}")
+        if path.name.endswith(jsonl_endings()):
+            _decompress(path, copy)
+        else:
+            jsonl.write_rows(copy, read_any(path, options, pictures))
+        folder = pictures.root / pictures.name
+        root = str((work.parent if folder.is_dir() and path.suffix != ".gz" else path.parent).resolve())
+        write_atomic(mark, canonical_json({**stamp, "root": root}))
+    return SourceFile(number, str(copy.resolve()), path.name, root, stamps)
+
+
+def jsonl_endings() -> tuple[str, ...]:
+    """Endings of compressed JSON lines."""
+    return tuple(ending for ending in LINES if ending != ".jsonl")
+
+
+def _known_root(copy: Path, mark: Path, stamp: dict[str, Any]) -> str | None:
+    """The picture root noted beside a copy that is still good, or None."""
+    if not copy.is_file() or not mark.is_file():
+        return None
+    noted = dict(json.loads(mark.read_text(encoding="utf-8")))
+    root = noted.pop("root", None)
+    return str(root) if root and noted == json.loads(canonical_json(stamp)) else None
+
+
+def _starts_with_object(path: Path) -> bool:
+    """Whether a .json file holds JSON lines rather than one list."""
+    with path.open("rb") as handle:
+        return handle.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{"
 
 
 def _decompress(path: Path, copy: Path) -> None:
@@ -151,27 +244,6 @@ def _decompress(path: Path, copy: Path) -> None:
                 target.write(block)
     except (OSError, EOFError) as error:
         raise DataError(t("cannot read the data file"), where=str(path), got=str(error)) from error
-
-
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    if path.suffix == ".parquet":
-        return read_parquet(path)
-    return _json_rows(path)
-
-
-def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Rows of a JSON list: LLaVA records become Data-Juicer rows, other objects are taken as they are."""
-    try:
-        data = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise DataError(t("not valid JSON: {error}", error=error), where=str(path)) from error
-    if not isinstance(data, list):
-        raise DataError(t("not a JSON list"), where=str(path), got=type(data).__name__, expected="[{...}, ...]")
-    for record in data:
-        if isinstance(record, dict) and "conversations" in record and llava.record_problem(record) is None:
-            yield from llava.llava_to_dj([record])
-        else:
-            yield record
 
 
 def describe(source: Source) -> dict[str, Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
+import pyarrow as pa
 import xxhash
 
 from bettersynth.core.errors import DataError
@@ -116,7 +120,7 @@ def show(line: bytes, limit: int = 10_000) -> str:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
-    """Stream a .jsonl or .jsonl.gz file line by line; see :func:`parse_lines`.
+    """Stream a .jsonl, .jsonl.gz or .jsonl.zst file line by line; see :func:`parse_lines`.
 
     Raises:
         DataError: the file is missing or is not what its name says.
@@ -132,26 +136,44 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
 
 
 def open_binary(path: Path) -> BinaryIO:
-    """Open a file for reading, decompressing it when its name ends in .gz."""
+    """Open a file for reading, decompressing it when its name ends in .gz or .zst."""
     if path.suffix == ".gz":
         return gzip.open(path, "rb")  # type: ignore[return-value]
+    if path.suffix == ".zst":
+        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), _BLOCK_BYTES)
     return path.open("rb")
+
+
+def create_binary(path: Path, suffix: str) -> Any:
+    """Open a file for writing, compressed when ``suffix`` is .gz or .zst; the same rows give the same bytes."""
+    if suffix == ".gz":
+        return gzip.GzipFile(path, "wb", mtime=0)
+    if suffix == ".zst":
+        return pa.CompressedOutputStream(pa.OSFile(str(path), "wb"), "zstd")
+    return path.open("wb")
 
 
 def dump_line(row: Mapping[str, Any]) -> bytes:
     """One row as a line of UTF-8 JSON, keys in the row's order, non-ASCII kept."""
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(row, default=_plain, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _plain(value: Any) -> Any:
+    """Values of other formats that JSON does not know, as text."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, Decimal | timedelta):
+        return str(value)
+    raise TypeError(type(value).__name__)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows to a .jsonl or .jsonl.gz file (whole or not at all); returns their number."""
+    """Write rows to a .jsonl, .jsonl.gz or .jsonl.zst file (whole or not at all); returns their number."""
     temp = path.with_name(f".{path.name}.tmp")
     count = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # mtime=0 keeps compressed bytes equal between runs
-        handle = gzip.GzipFile(temp, "wb", mtime=0) if path.suffix == ".gz" else temp.open("wb")
-        with handle as stream:
+        with create_binary(temp, path.suffix) as stream:
             for row in rows:
                 stream.write(dump_line(row))
                 count += 1

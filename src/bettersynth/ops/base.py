@@ -298,12 +298,14 @@ class Verdict:
         reasons: why dropped rows go; empty text for the others.
         columns: stat columns to add to the rows (names without prefix), e.g. a cluster number.
         facts: what was found, e.g. a fitted threshold; shown in the plan's result and the report.
+        fields: plain columns to add to the rows and to write into the result, e.g. a row number.
     """
 
     copies: npt.NDArray[np.int64]
     reasons: Sequence[str]
     columns: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -44,7 +44,9 @@ def test_a_data_juicer_recipe_is_accepted_and_idle_keys_are_named() -> None:
     ]
     assert recipe.steps[2].params == {"min_len": 10}
     assert recipe.steps[2].where == "r.yaml:17 process[2]"
-    assert recipe.ignored == ("data_probe_algo", "open_tracer", "trace_num", "use_cache")
+    assert recipe.ignored == ("data_probe_algo", "use_cache")
+    assert any("use_cache" in notice and "kept" in notice for notice in recipe.notices)
+    assert recipe.keys.open_tracer and recipe.keys.trace_num == 10
     assert recipe.keys.track == "open" and recipe.keys.np == 4
     assert recipe.sources() == [Path("/base/data.jsonl")]
 

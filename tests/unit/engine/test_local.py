@@ -142,12 +142,12 @@ def test_the_trace_tells_every_rows_story(recipe: Any, tmp_path: Path) -> None:
 def test_one_bad_row_is_set_aside_alone(recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bettersynth.ops.mappers.fix_unicode_mapper import FixUnicodeMapper
 
-    def rewrite(self: Any, text: str) -> str:
-        if "sky" in text and "dog" in text:
+    def apply(self: Any, batch: Any, ctx: Any) -> Any:
+        if any("sky" in text and "dog" in text for text in batch.column("text").to_pylist()):
             raise ZeroDivisionError("one")
-        return text
+        return batch
 
-    monkeypatch.setattr(FixUnicodeMapper, "rewrite", rewrite)
+    monkeypatch.setattr(FixUnicodeMapper, "apply", apply)
     artifact = process(recipe("  - fix_unicode_mapper:\n", max_failed_ratio=0.9), out=tmp_path / "o", workers=1)
     bad = [row for row in rows_of(tmp_path / "o", "quarantine.jsonl") if row["operator"] == "fix_unicode_mapper"]
     assert bad and all(row["error"] == "ZeroDivisionError: one" and "sky" in row["record"] for row in bad)

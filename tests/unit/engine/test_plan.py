@@ -25,10 +25,11 @@ def test_unknown_operators_and_parameters_come_together_with_lines(recipe: Any) 
 
 
 def test_keys_that_only_steer_data_juicer_are_accepted(recipe: Any) -> None:
-    planned = plan(recipe("  - text_length_filter: {num_proc: 4, batch_size: 7, text_key: text}\n", use_cache=True))
-    assert planned.notices == ("accepted, without effect here: use_cache",)
-    with pytest.raises(ConfigError, match="one operator alone"):
-        recipe("  - text_length_filter: {text_key: other}\n")
+    planned = plan(recipe("  - text_length_filter: {num_proc: 4, batch_size: 7, text_key: text}\n", use_cache=False))
+    assert len(planned.notices) == 2 and "use_cache" in planned.notices[0]
+    assert planned.notices[1] == "in steps, without effect here: batch_size, num_proc"
+    with pytest.raises(ConfigError, match="a column of its own"):
+        recipe("  - qa_from_caption_generator: {text_key: other}\n")
 
 
 def test_a_missing_model_folder_is_refused_with_its_line(recipe: Any) -> None:

@@ -6,6 +6,7 @@ Every row is kept, dropped with a reason, or set aside with its error. Running t
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bettersynth.core.lang import t
 EXAMPLES = (
     "bettersynth process recipe.yaml --out clean --plan",
     "bettersynth process quality_focused --workspace my_kit --set text_length_filter.min_len=20",
+    "bettersynth process data_juicer_recipe.yaml --dataset_path rows.jsonl --text_length_filter.min_len 5",
 )
 DEFAULT_OUT = Path("output/processed_data")
 
@@ -37,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def read(args: argparse.Namespace) -> Any:
     """The recipe with variables and overrides applied."""
     from bettersynth.engine.plan import read_recipe
+    from bettersynth.engine.preflight import preflight
     from bettersynth.experiment.loop import strategy_path, strategy_recipe
     from bettersynth.experiment.workspace import Workspace
 
@@ -48,17 +51,29 @@ def read(args: argparse.Namespace) -> Any:
         values[name] = value
     if args.workspace is not None:
         return strategy_recipe(Workspace(args.workspace), args.recipe, overrides=args.set, values=values)
-    return read_recipe(strategy_path(args.recipe), overrides=args.set, variables=values)
+    return read_recipe(strategy_path(args.recipe), overrides=args.set, variables=values, check_recipe=preflight)
+
+
+def rewrite(words: Sequence[str]) -> list[str]:
+    """Data-Juicer's spelling of overrides, ``--text_length_filter.min_len 5`` or ``--dataset_path x``, as ``--set``."""
+    from bettersynth.cli.overrides import as_sets
+
+    return as_sets(words, own=("--np", "--workspace"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan or process, then print the accounting."""
+    if args.np is not None and args.np < 1:
+        raise ConfigError(t("not a number of processes"), where="--np", got=args.np, expected=t("1 or more"))
+    return run_recipe(args, read(args))
+
+
+def run_recipe(args: argparse.Namespace, recipe: Any) -> int:
+    """Plan or process a recipe that has been read."""
+    from bettersynth.config.recipe import is_remote
     from bettersynth.engine.local import accounting_of, process
     from bettersynth.engine.plan import plan
 
-    if args.np is not None and args.np < 1:
-        raise ConfigError(t("not a number of processes"), where="--np", got=args.np, expected=t("1 or more"))
-    recipe = read(args)
     planned = plan(recipe)
     progress = Progress()
     for notice in planned.notices:
@@ -66,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     if args.plan:
         _print_plan(planned, as_json=args.json)
         return 0
-    out = args.out or (Path(recipe.keys.export_path).parent if recipe.keys.export_path else DEFAULT_OUT)
+    export = recipe.keys.export_path
+    out = args.out or (Path(export).expanduser().parent if export and not is_remote(export) else DEFAULT_OUT)
     artifact = process(recipe, out=out, workers=args.np, progress=show_data_progress(progress))
     progress.done(t("done: {rows} rows", rows=artifact.facts["rows_out"]))
     if args.json:

@@ -1,0 +1,120 @@
+"""The keys of a recipe's top level, as a user writes them: Data-Juicer's that are honoured, and ours."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from bettersynth.core.sample import DJ_AUDIO, DJ_EOC, DJ_IMAGE, DJ_VIDEO
+
+Track = Literal["challenge", "open"]
+ExportType = Literal[
+    "jsonl", "json", "parquet", "jsonl.gz", "jsonl.zst", "csv", "tsv", "arrow", "webdataset", "llava", "lance"
+]
+
+
+class DatasetSource(BaseModel):
+    """One file or folder of a data set made of several; ``limit`` reads only its first rows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    type: Literal["local", "remote"] = "local"
+    path: str
+    weight: float = Field(default=1.0, gt=0)
+    source: str | None = None
+    split: str | None = None
+    name: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    format: str | None = None
+    data_files: str | list[str] | None = None
+    data_dir: str | None = None
+    endpoint_url: str | None = None
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: str | None = None
+    aws_session_token: str | None = None
+    aws_region: str | None = None
+
+
+class DatasetConfig(BaseModel):
+    """Several sources. Weights share out ``max_sample_num`` rows; without it every source is read whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    configs: tuple[DatasetSource, ...]
+    max_sample_num: int | None = Field(default=None, ge=1)
+
+
+class Validator(BaseModel):
+    """A check on every row as it is read. ``required_fields`` is ours; other kinds are named and not run."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    type: str
+    required_fields: tuple[str, ...] = ()
+    field_types: dict[str, str] = Field(default_factory=dict)
+
+
+class RecipeKeys(BaseModel):
+    """The top level of a recipe file. Field names are the keys a user writes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    project_name: str = Field("recipe", description="label of the result")
+    hypothesis: str = Field("", description="what this data strategy is expected to show; printed in reports")
+    dataset_path: str = Field("", description="a data file, a folder of them, or a mixture: w1 path1 w2 path2")
+    dataset: DatasetConfig | None = Field(None, description="several sources instead of dataset_path")
+    suffixes: str | list[str] | None = Field(None, description="which file endings to read from a folder")
+    validators: tuple[Validator, ...] = Field((), description="checks on every row as it is read")
+    load_dataset_kwargs: dict[str, Any] = Field(default_factory=dict, description="delimiter and columns of CSV files")
+    export_path: str | None = Field(None, description="result file; decides the output folder when none is given")
+    export_type: ExportType | None = Field(None, description="form of the result; else the ending of export_path")
+    export_shard_size: int = Field(0, ge=0, description="bytes per result file; 0 for one file")
+    export_extra_args: dict[str, Any] = Field(default_factory=dict, description="options of a remote result")
+    export_aws_credentials: dict[str, Any] | None = Field(None, description="keys and endpoint of an S3 result")
+    image_root: str | None = Field(None, description="folder that relative picture paths start from")
+    np: int | None = Field(None, ge=1, description="worker processes; all cores by default")
+    text_keys: str | tuple[str, ...] = Field("text", description="text columns; operators use the first")
+    image_key: str = Field("images", description="column with the list of picture paths")
+    image_bytes_key: str = Field("image_bytes", description="column with encoded pictures, preferred over their paths")
+    image_special_token: str = DJ_IMAGE
+    audio_special_token: str = DJ_AUDIO
+    video_special_token: str = DJ_VIDEO
+    eoc_special_token: str = DJ_EOC
+    keep_stats_in_res_ds: bool = Field(False, description="keep __dj__stats__ in the result rows")
+    keep_hashes_in_res_ds: bool = Field(False, description="Data-Juicer's hash columns; not kept here")
+    skip_op_error: bool = Field(True, description="false: stop when any row fails, in place of setting it aside")
+    open_tracer: bool = Field(False, description="also write Data-Juicer's sample_trace files")
+    trace_num: int = Field(10, ge=0, description="samples per operator in those files")
+    op_list_to_trace: list[str] = Field(default_factory=list, description="only these operators; all when empty")
+    trace_keys: list[str] = Field(default_factory=list, description="fields copied into a mapper's trace")
+    work_dir: str | None = Field(None, description="folder of the sample_trace files; {work_dir} in paths")
+    job_id: str | None = Field(None, description="name of the run; {job_id} in paths")
+    ds_cache_dir: str | None = Field(None, description="folder of model results that several outputs share")
+    custom_operator_paths: str | list[str] | None = Field(None, description="files or folders with more operators")
+    executor_type: Literal["default", "local", "ray", "ray_partitioned"] = Field("default", description="where to run")
+    ray_address: str = Field("auto", description="local to start Ray here, auto or an address to join a cluster")
+    percentiles: list[float] = Field(default_factory=list, description="percentiles that analyze prints as well")
+    compat: Literal["operators", "dj-executor"] = Field(
+        "operators", description="dj-executor: round stats as Data-Juicer's default executor does before it compares"
+    )
+    track: Track = Field("open", description="challenge: only what the locked conversion lets through; open: anything")
+    seed: int = Field(0, ge=0, description="every random choice derives from it")
+    budget: int | None = Field(None, ge=1, description="samples the training may see; {budget} in operator parameters")
+    max_failed_ratio: float = Field(0.1, ge=0, le=1, description="the run stops above this share of failed rows")
+    on_truncated: Literal["load", "quarantine"] = Field("load", description="what to do with a picture cut short")
+    on_missing_image: Literal["quarantine", "keep"] = Field("quarantine", description="rows whose picture is not there")
+    device: str = Field("auto", description="auto, cpu or cuda; where models run")
+    vars: dict[str, str | int | float | tuple[str, ...] | None] = Field(
+        default_factory=dict, description="values for {name} in strings; of a list of paths the first that exists"
+    )
+    process: tuple[Any, ...] = Field((), description="operators in order: one-key mappings")
+
+    @field_validator("text_keys", mode="after")
+    @classmethod
+    def _not_empty(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not value:
+            raise ValueError("at least one text key")
+        return value
+
+    @property
+    def all_text_keys(self) -> tuple[str, ...]:
+        """Every text column that a row must have."""
+        return (self.text_keys,) if isinstance(self.text_keys, str) else tuple(self.text_keys)

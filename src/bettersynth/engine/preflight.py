@@ -1,0 +1,125 @@
+"""What a recipe names outside itself, looked at before any work: data, columns, models, the kind of result."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from bettersynth.config.recipe import Input, Recipe
+from bettersynth.core.errors import BetterSynthError, ConfigError
+from bettersynth.core.lang import t
+from bettersynth.core.registry import did_you_mean
+from bettersynth.engine.export import export_settings
+from bettersynth.engine.local import read_options
+from bettersynth.engine.plan import build_operator, check_models_and_columns
+from bettersynth.engine.source import find_files, with_split
+from bettersynth.formats.data_juicer import nested
+from bettersynth.formats.jsonl import read_rows
+from bettersynth.formats.read import LINES
+from bettersynth.formats.remote import is_url
+from bettersynth.formats.table import read_table
+from bettersynth.ops.base import IMAGES
+
+_LOOKED_AT = 200
+
+
+def preflight(recipe: Recipe) -> list[BetterSynthError]:
+    """Everything that would stop a run later: missing data, columns and models, an unknown kind of result."""
+    problems = [*_result(recipe), *check_models_and_columns(recipe), *_traced(recipe)]
+    inputs = recipe.inputs()
+    if not inputs:
+        return [*problems, *_collected(lambda: find_files([]))]
+    for source in inputs:
+        if not is_url(source.place):
+            problems.extend(_data(recipe, source))
+    return problems
+
+
+def _collected(work: Any) -> list[BetterSynthError]:
+    try:
+        work()
+    except BetterSynthError as error:
+        return [error]
+    return []
+
+
+def _result(recipe: Recipe) -> list[BetterSynthError]:
+    return _collected(lambda: export_settings(recipe, 0))
+
+
+def _traced(recipe: Recipe) -> list[BetterSynthError]:
+    """Operators to trace that the recipe does not have."""
+    known = [step.operator for step in recipe.steps]
+    return [
+        ConfigError(
+            t("this operator is not in the process list"),
+            where=recipe.document.where(("op_list_to_trace",)),
+            got=name,
+            hint=did_you_mean(name, known),
+        )
+        for name in recipe.keys.op_list_to_trace
+        if name not in known
+    ]
+
+
+def _data(recipe: Recipe, source: Input) -> list[BetterSynthError]:
+    where = recipe.document.where(("dataset_path",) if recipe.keys.dataset_path else ("dataset", "configs"))
+    options = with_split(read_options(recipe), source)
+    try:
+        files = find_files([Path(source.place)], options)
+    except BetterSynthError as error:
+        error.where = where
+        if "/" not in source.place.removeprefix(str(recipe.base) + "/").strip("./") and not Path(source.place).suffix:
+            error.hint = t("data sets of a hub are not downloaded here; save the rows to a file first")
+        return [error]
+    columns = _columns(files[0])
+    if columns is None:
+        return []
+    problems: list[BetterSynthError] = []
+    needed = [("text_keys", key) for key in recipe.keys.all_text_keys]
+    if _reads_pictures(recipe):
+        needed.append(("image_key", recipe.keys.image_key))
+    for setting, key in needed:
+        if key in columns or any(nested(row, key) is not None for row in columns.values() if isinstance(row, dict)):
+            continue
+        if setting == "image_key" and recipe.keys.image_bytes_key in columns:
+            continue
+        hint = did_you_mean(key, columns) or t("set {key} to one of them", key=setting)
+        problems.append(
+            ConfigError(
+                t("no row has the column '{name}'", name=key),
+                where=recipe.document.where((setting,)) if setting in recipe.document.data else str(files[0]),
+                got=", ".join(list(columns)[:12]) or t("nothing"),
+                hint=hint,
+            )
+        )
+    return problems
+
+
+def _reads_pictures(recipe: Recipe) -> bool:
+    operators = (build_operator(step, recipe.document)[0] for step in recipe.steps)
+    return any(operator is not None and IMAGES in operator.reads for operator in operators)
+
+
+def _columns(file: Path) -> dict[str, Any] | None:
+    """Columns of a data file, each with a row that has it; None where looking would mean reading the whole file."""
+    if file.suffix == ".parquet":
+        with pq.ParquetFile(file) as opened:
+            return dict.fromkeys(opened.schema_arrow.names)
+    found: dict[str, Any] = {}
+    if file.suffix in (".csv", ".tsv"):
+        for row in islice(read_table(file), 1):
+            found |= dict.fromkeys(row)
+        return found or None
+    if not file.name.endswith(LINES):
+        return None
+    for _, record in islice(read_rows(file), _LOOKED_AT):
+        if isinstance(record, dict):
+            for name, value in record.items():
+                found.setdefault(name, record)
+                if isinstance(value, dict):
+                    found[name] = record
+    return found or None

@@ -1,0 +1,76 @@
+"""Pictures that travel inside a data file: written out once, so that every later step meets plain paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_MAGIC = (
+    (b"\xff\xd8\xff", ".jpg"),
+    (b"\x89PNG\r\n\x1a\n", ".png"),
+    (b"GIF8", ".gif"),
+    (b"BM", ".bmp"),
+    (b"II*\0", ".tif"),
+    (b"MM\0*", ".tif"),
+)
+
+
+def suffix_of(data: bytes) -> str:
+    """The usual file ending for encoded picture bytes; ``.bin`` when they are no known picture.
+
+    >>> suffix_of(b"GIF89a...")
+    '.gif'
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for magic, suffix in _MAGIC if data.startswith(magic)), ".bin")
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """Where pictures of one input file go: ``root/name``; rows then name them ``name/FILE``, relative to ``root``."""
+
+    root: Path
+    name: str
+
+    def save(self, stem: str, data: bytes, suffix: str = "") -> str:
+        """Write one picture (whole or not at all) and return its path as rows write it."""
+        clean = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
+        path = self.root / self.name / f"{clean}{suffix or suffix_of(data)}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temp = path.with_name(f".{path.name}.{os.getpid()}")
+        temp.write_bytes(data)
+        temp.replace(path)
+        return f"{self.name}/{path.name}"
+
+    def unpack(self, row: dict[str, Any], number: int, *, image_key: str, bytes_key: str) -> dict[str, Any]:
+        """The row with encoded pictures replaced by paths: a column of bytes, or ``{"bytes", "path"}`` entries."""
+        found = row.get(bytes_key)
+        if found is not None and _holds_bytes(found):
+            listed = found if isinstance(found, list) else [found]
+            names = row.get(image_key) if isinstance(row.get(image_key), list) else []
+            row[image_key] = [
+                self.save(f"{number:08d}-{place}", data) if data else (names[place] if place < len(names) else "")
+                for place, data in enumerate(listed)
+            ]
+            del row[bytes_key]
+        entries = row.get(image_key)
+        if isinstance(entries, Mapping) or (isinstance(entries, list) and any(isinstance(e, Mapping) for e in entries)):
+            row[image_key] = list(self._entries([entries] if isinstance(entries, Mapping) else entries, number))
+        return row
+
+    def _entries(self, entries: Iterable[Any], number: int) -> Iterable[str]:
+        for place, entry in enumerate(entries):
+            if not isinstance(entry, Mapping):
+                yield entry
+            elif entry.get("bytes"):
+                yield self.save(f"{number:08d}-{place}", entry["bytes"])
+            else:
+                yield str(entry.get("path") or "")
+
+
+def _holds_bytes(value: Any) -> bool:
+    return isinstance(value, bytes) or (isinstance(value, list) and any(isinstance(item, bytes) for item in value))

@@ -1,0 +1,108 @@
+"""Any data file as a stream of rows: the reader is chosen by the name's ending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bettersynth.core.errors import ConfigError, DataError
+from bettersynth.core.lang import t
+from bettersynth.formats import llava
+from bettersynth.formats.arrow import is_saved_dataset, read_arrow, saved_files
+from bettersynth.formats.lance import read_lance
+from bettersynth.formats.parquet import read_parquet
+from bettersynth.formats.pictures import PictureFolder
+from bettersynth.formats.table import read_table
+from bettersynth.formats.webdataset import read_webdataset
+
+LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json.gz", ".json.zst")
+SUFFIXES = (*LINES, ".json", ".parquet", ".csv", ".tsv", ".tar", ".arrow", ".lance")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How rows are read.
+
+    Args:
+        text_keys: text columns; the first is written by formats that have a text of their own.
+        image_key, bytes_key: columns of picture paths and of encoded pictures.
+        delimiter, columns: for CSV and TSV.
+        split: which split of a saved data set.
+        suffixes: which endings to take from folders; all known ones by default.
+    """
+
+    text_keys: tuple[str, ...] = ("text",)
+    image_key: str = "images"
+    bytes_key: str = "image_bytes"
+    delimiter: str | None = None
+    columns: tuple[str, ...] | None = None
+    split: str | None = None
+    suffixes: tuple[str, ...] = field(default=SUFFIXES)
+
+
+def data_files(path: Path, options: ReadOptions) -> list[Path]:
+    """The data files that a path stands for: itself, those of a saved data set, or of a folder (sorted by name).
+
+    Raises:
+        ConfigError: there is nothing, or the file's ending is not known.
+    """
+    expected = ", ".join(options.suffixes)
+    if path.suffix == ".lance" and path.is_dir():
+        return [path]
+    if path.is_dir() and is_saved_dataset(path):
+        return saved_files(path, options.split)
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(options.suffixes))
+        found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        if not found:
+            raise ConfigError(t("no data file in the folder"), where="dataset_path", got=str(path), expected=expected)
+        return found
+    if not path.is_file():
+        raise ConfigError(t("no such file or folder"), where="dataset_path", got=str(path), expected=expected)
+    if not path.name.endswith(SUFFIXES):
+        raise ConfigError(t("unknown kind of data file"), where="dataset_path", got=str(path), expected=expected)
+    return [path]
+
+
+def read_any(path: Path, options: ReadOptions, pictures: PictureFolder) -> Iterator[Mapping[str, Any]]:
+    """Rows of a file that is not made of JSON lines. Encoded pictures are written into the picture folder.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    readers: dict[str, Callable[[], Iterator[Any]]] = {
+        ".parquet": lambda: read_parquet(path),
+        ".arrow": lambda: read_arrow(path),
+        ".lance": lambda: read_lance(path),
+        ".csv": lambda: _table(path, options),
+        ".tsv": lambda: _table(path, options),
+        ".tar": lambda: read_webdataset(path, pictures, text_key=options.text_keys[0], image_key=options.image_key),
+        ".json": lambda: _json_rows(path),
+    }
+    for number, row in enumerate(readers[path.suffix](), 1):
+        if isinstance(row, dict):
+            row = pictures.unpack(row, number, image_key=options.image_key, bytes_key=options.bytes_key)
+        yield row
+
+
+def _table(path: Path, options: ReadOptions) -> Iterator[dict[str, Any]]:
+    return read_table(path, delimiter=options.delimiter, columns=options.columns, texts=options.text_keys)
+
+
+def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Rows of a JSON list: LLaVA records become Data-Juicer rows, other objects are taken as they are."""
+    try:
+        data = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise DataError(t("not valid JSON: {error}", error=error), where=str(path)) from error
+    if not isinstance(data, list):
+        raise DataError(t("not a JSON list"), where=str(path), got=type(data).__name__, expected="[{...}, ...]")
+    for record in data:
+        if isinstance(record, dict) and "conversations" in record and llava.record_problem(record) is None:
+            yield from llava.llava_to_dj([record])
+        else:
+            yield record
