@@ -26,6 +26,10 @@ from bettersynth.ops.base import KEY, STATS, Filter, Generator, GlobalOperator, 
 # Parameters without a usable default: anything an operator demands before it can run at all.
 NEEDED: dict[str, dict[str, Any]] = {
     "adaptive_threshold_filter": {"stat": "a"},
+    "topk_specified_field_selector": {"field_key": "text", "topk": 3},
+    "range_specified_field_selector": {"field_key": "id", "lower_rank": 1, "upper_percentile": 0.9},
+    "frequency_specified_field_selector": {"field_key": "text", "topk": 2},
+    "tags_specified_field_selector": {"field_key": "text", "target_tags": [""]},
     "flagged_words_filter": {"flagged_words": ["dog"]},
     "quality_score_filter": {"signals": {"a": 1.0}},
     "random_selector": {"select_num": 3},
