@@ -12,7 +12,7 @@ from typing import Any
 
 
 def show_data_progress(progress: Progress) -> Callable[[Any], None]:
-    """What the data engine reports, as one line: stage, its operators, shards done, rows set aside."""
+    """What the data engine reports: a line that moves, and one line per operator when a long stage has ended."""
     from bettersynth.core.lang import t
 
     def show(state: Any) -> None:
@@ -20,14 +20,39 @@ def show_data_progress(progress: Progress) -> Callable[[Any], None]:
             "stage {stage}/{stages} {operators}: {done}/{shards} shards",
             stage=state.stage,
             stages=state.stages,
-            operators=", ".join(state.operators) or t("reading"),
+            operators=_few(state.operators) or t("reading"),
             done=state.shards_done,
             shards=state.shards,
         )
+        if state.rows_per_s:
+            line += t(", {rate} rows/s, {left} s left", rate=f"{state.rows_per_s:,.0f}", left=f"{state.left_s:.0f}")
+        if state.dropped:
+            line += t(", {n} rows dropped", n=f"{state.dropped:,}")
         failed = t(", {n} rows set aside", n=state.quarantined) if state.quarantined else ""
         progress(line + failed)
+        if state.shards_done == state.shards and state.seconds >= _LONG_STAGE_S:
+            for step in state.steps:
+                progress.done(
+                    t(
+                        "  {operator}: {rows_in} in, {kept} kept, {dropped} dropped, {failed} set aside, {rate}/CPU s",
+                        operator=step.operator,
+                        rows_in=f"{step.rows_in:,}",
+                        kept=f"{step.kept:,}",
+                        dropped=f"{step.dropped:,}",
+                        failed=step.quarantined,
+                        rate=f"{step.rows_per_cpu_s:,.0f}",
+                    )
+                )
 
     return show
+
+
+_LONG_STAGE_S = 5.0
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    """A few names and how many more there are."""
+    return ", ".join(names[:most]) + (f" +{len(names) - most}" if len(names) > most else "")
 
 
 def _plain(value: Any) -> Any:

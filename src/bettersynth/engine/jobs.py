@@ -87,6 +87,12 @@ class StageJob:
     folder: str
     settings: Settings
     verdict: str | None = None
+    scores: str | None = None
+    """Folder in which scores of cheap filters are kept; named after what goes into the stage."""
+    shared: str | None = None
+    """Folder in which several results share what models said."""
+    where: str = ""
+    """Kind of device that models run on."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class ShardJob:
 
     number: int
     key: str
+    input_key: str = ""
     source: SourceShard | None = None
     upstream: str | None = None
     upstream_digest: str = ""

@@ -30,6 +30,8 @@ from bettersynth.engine.jobs import FIELD, PARTIAL, Settings, ShardJob, StageJob
 from bettersynth.engine.keys import phase_key
 from bettersynth.engine.plan import Plan, Stage, plan, unwrap
 from bettersynth.engine.pool import Pool
+from bettersynth.engine.progress import Progress, StageMeter, totals_of
+from bettersynth.engine.results import shared_folder
 from bettersynth.engine.samples import export_samples
 from bettersynth.engine.shard import load_arrow
 from bettersynth.engine.source import Source, describe, freeze
@@ -40,19 +42,6 @@ from bettersynth.ops.base import ID, STATS, GlobalOperator, Verdict
 
 WORK = ".work"
 _ROWS_AT_ONCE, _PICTURES_AT_ONCE = 1024, 256
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: ``shards_done`` of ``shards`` in stage ``stage`` of ``stages`` (from 1)."""
-
-    stage: int
-    stages: int
-    operators: tuple[str, ...]
-    shards_done: int
-    shards: int
-    cached: int
-    quarantined: int
 
 
 @dataclass
@@ -73,6 +62,7 @@ class _State:
     markers: list[dict[str, Any]] = field(default_factory=list)
     traces: list[Path] = field(default_factory=list)
     folders: set[str] = field(default_factory=set)
+    scores: set[str] = field(default_factory=set)
     verdict: Path | None = None
     verdict_key: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +77,7 @@ def process(
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     scores_only: bool = False,
+    retry: bool = False,
 ) -> Artifact:
     """Run a recipe and write its result folder; finished parts of an earlier, interrupted run are not done again.
 
@@ -99,6 +90,7 @@ def process(
         workers: processes; the recipe's ``np``, else all cores.
         progress: called after each shard.
         scores_only: compute every filter's stats and drop nothing.
+        retry: work again on the parts in which rows were set aside.
 
     Raises:
         ConfigError, RuleError: the recipe is wrong or breaks its track's rules.
@@ -120,6 +112,9 @@ def process(
         ) from error
     try:
         with _lock(work):
+            if retry:
+                forget_failed(work, stage_folders(planned))
+                (out / MANIFEST).unlink(missing_ok=True)
             return _run(planned, out, workers or recipe.keys.np or os.cpu_count() or 1, progress, (started, cpu))
     except KeyboardInterrupt as error:
         raise RunInterrupted(
@@ -279,7 +274,8 @@ def _run_stage(
         leftover.unlink()
     jobs, offset = [], 0
     for number, shard in enumerate(state.shards):
-        job = ShardJob(number, digest_json([stage.key(shard.key), state.verdict_key]))
+        above = digest_json([shard.key, state.verdict_key])
+        job = ShardJob(number, digest_json([stage.key(shard.key), state.verdict_key]), above)
         if stage.number == 0:
             job = replace(job, source=source.shards[number])
         else:
@@ -293,20 +289,28 @@ def _run_stage(
     state.computed += len(todo)
     at_once = _PICTURES_AT_ONCE if stage.pixels else _ROWS_AT_ONCE
     verdict = str(state.verdict) if state.verdict else None
-    job_stage = StageJob(stage.number, stage.phases, at_once, str(folder), settings, verdict)
+    has_scores = any(phase.kind == "score_keep" for phase in stage.phases)
+    # The folder is the same for every threshold: its files are named after what goes into the stage.
+    scores = str(folder.parent.parent / "scores") if has_scores else None
+    is_shared = any(phase.has_models for phase in stage.phases)
+    shared = str(_shared(planned, folder.parents[2])) if is_shared else None
+    where = _device(planned) if is_shared else ""
+    job_stage = StageJob(*(stage.number, stage.phases, at_once, str(folder), settings, verdict, scores, shared, where))
+    if scores:
+        state.scores.update(f"{job.number:06d}.{job.input_key[:16]}" for job in jobs)
     names = tuple(dict.fromkeys(unwrap(phase.operator).name for phase in stage.phases))
-    cached, failed = len(markers), _quarantined(state.markers)
+    meter = StageMeter(stage.number + 1, len(planned.stages), names, len(jobs), list(markers.values()), state.markers)
 
     def report() -> None:
         if progress is not None:
-            bad = failed + _quarantined(list(markers.values()))
-            progress(Progress(stage.number + 1, len(planned.stages), names, len(markers), len(jobs), cached, bad))
+            progress(meter.now())
 
     report()
     # One copy of a model per accelerator; on the CPU every worker has its own.
     at_most = 1 if stage.models and _device(planned) == "cuda" else None
     for done in pool.run(job_stage, todo, at_most=at_most):
         markers[done.shard.number] = done.marker
+        meter.add(done.marker)
         report()
     for job, shard in zip(jobs, state.shards, strict=True):
         marker = markers[job.number]
@@ -315,6 +319,24 @@ def _run_stage(
         state.markers.append(marker)
         state.traces.append(folder / f"{job.number:06d}.trace")
     state.verdict, state.verdict_key = None, ""
+
+
+def _shared(planned: Plan, out: Path) -> Path:
+    """The folder in which several results share what models said."""
+    named = planned.recipe.keys.ds_cache_dir or os.environ.get("BETTERSYNTH_CACHE")
+    return Path(named).expanduser() if named else shared_folder(out)
+
+
+def forget_failed(work: Path, folders: Sequence[str]) -> int:
+    """Remove the markers of shards in which rows were set aside, and of what was made from them; returns how many."""
+    forgotten: set[str] = set()
+    for name in folders:
+        for path in (work / "stages" / name).glob("*.json"):
+            with contextlib.suppress(OSError, orjson.JSONDecodeError):
+                if path.name in forgotten or orjson.loads(path.read_bytes())["quarantine"]:
+                    forgotten.add(path.name)
+                    path.unlink()
+    return len(forgotten)
 
 
 def _has_gpu() -> bool:
@@ -416,14 +438,7 @@ def account(planned: Plan, markers: Sequence[dict[str, Any]]) -> list[Accounting
     Raises:
         BetterSynthError: a row is unaccounted for, which is a bug.
     """
-    totals: dict[int, StepCount] = {}
-    for marker in markers:
-        for step, _, count in marker["counts"]:
-            total = totals.setdefault(step, StepCount())
-            for reason, number in count["dropped"].items():
-                total.dropped[reason] = total.dropped.get(reason, 0) + number
-            for name in ("rows_in", "rows_out", "quarantined", "changed", "rows_made", "cpu_s"):
-                setattr(total, name, getattr(total, name) + count[name])
+    totals = {step: count for (step, _), count in totals_of(markers).items()}
     seen: Counter[str] = Counter()
     listed = []
     for step in range(-1, len(planned.operators)):
@@ -502,3 +517,6 @@ def _clean(work: Path, state: _State) -> None:
     for path in (work / "stages").iterdir():
         if path.name not in state.folders:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (work / "scores").glob("*"):
+        if path.name not in state.scores:
+            path.unlink()

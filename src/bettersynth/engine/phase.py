@@ -14,6 +14,7 @@ PhaseKind = Literal["apply", "make", "score_keep", "score", "keep", "partial", "
 class Phase:
     """One part of an operator's work inside a stage. ``step`` counts the recipe's operators from 0.
 
+    ``score_key`` names a filter's scores: like ``key``, without the parameters that only decide.
     ``text_key`` and ``image_key`` name other columns that this step alone sees as its text and pictures.
     """
 
@@ -23,3 +24,5 @@ class Phase:
     key: str
     text_key: str | None = None
     image_key: str | None = None
+    score_key: str = ""
+    has_models: bool = False

@@ -337,7 +337,12 @@ def _phases(
         inner = unwrap(operator)
         deciding = getattr(inner, "keep_params", ()) if kind in ("score", "partial") else ()
         key = phase_key(kind, inner, digests, seed, without=deciding)
-        return Phase(step, kind, operator, digest_json([key, columns]) if columns else key, **columns)
+        score_key = ""
+        if kind in ("score", "score_keep"):
+            score_key = phase_key("score", inner, digests, seed, without=getattr(inner, "keep_params", ()))
+        if columns:
+            key, score_key = digest_json([key, columns]), digest_json([score_key, columns])
+        return Phase(step, kind, operator, key, **columns, score_key=score_key, has_models=has_models)
 
     has_models = _uses_models(unwrap(operator))
     model_cut = t("model results are kept") if has_models else ""
@@ -370,6 +375,9 @@ def _cut(
         current.clear()
 
     for step, operator in enumerate(operators):
+        only_texts = all(phase.kind == "apply" and not unwrap(phase.operator).pixels for phase in current)
+        if isinstance(operator, Filter) and current and only_texts:
+            close(t("rewritten rows are kept, so thresholds can change"))
         for phase, why in _phases(step, operator, columns[step], digests, seed):
             current.append(phase)
             if why:

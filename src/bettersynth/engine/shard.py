@@ -23,7 +23,9 @@ from bettersynth.core.sample import RowKey
 from bettersynth.engine import trace, view
 from bettersynth.engine.jobs import BASE_SCHEMA, FIELD, PARTIAL, Quarantined, ShardJob, StageJob, StepCount
 from bettersynth.engine.phase import Phase
+from bettersynth.engine.results import Results
 from bettersynth.engine.rounding import round_column
+from bettersynth.engine.scores import Scores
 from bettersynth.engine.trace import TraceRow
 from bettersynth.formats import jsonl
 from bettersynth.formats.data_juicer import field_problem, nested
@@ -62,6 +64,11 @@ class ShardRun:
         self.verdict_row = 0
         self.keys: list[str] = []
         self.poisoned_mask: Any = None
+        is_probe = shard.probe is not None
+        kept = Path(stage.scores) / f"{shard.number:06d}.{shard.input_key[:16]}" if stage.scores else None
+        self.scores = Scores(None if is_probe else kept)
+        self.results: dict[str, Results] = {}
+        self.rewritten = ""
 
     def run(self) -> pa.Table:
         """All rows that come out of the last phase."""
@@ -73,14 +80,36 @@ class ShardRun:
             start, stop = self.shard.probe
             rows, self.verdict_row = rows.slice(start, stop - start), start
         size = self.stage.rows_at_once
+        names = self._score_names()
         # At least one (perhaps empty) group runs, so that even an empty shard gets every column of the stage.
         for start in range(0, max(1, rows.num_rows), size):
             batch = rows.slice(start, size)
             for phase in self.stage.phases:
+                self.rewritten = names[phase.key]
                 batch = self._phase(phase, batch, verdict)
             done.append(batch)
             self.ctx.forget_images()
+        self.scores.save()
+        for results in self.results.values():
+            results.close()
         return concat(done)
+
+    def _score_names(self) -> dict[str, str]:
+        """For each phase a name of its scores: its own key after the keys of all phases before it that change rows."""
+        names, before = {}, ""
+        for phase in self.stage.phases:
+            names[phase.key] = f"{phase.score_key[:16]}{before}"
+            if phase.kind in ("apply", "make", "verdict"):
+                before = xxhash.xxh3_64_hexdigest((before + phase.key).encode())
+        return names
+
+    def _cached(self, phase: Phase) -> Results | None:
+        """The shared results of a phase with models, or None."""
+        if self.stage.shared is None or not phase.has_models or phase.text_key or phase.image_key:
+            return None
+        if phase.key not in self.results:
+            self.results[phase.key] = Results(Path(self.stage.shared), phase, self.stage.where)
+        return self.results[phase.key]
 
     def _read(self) -> Batch:
         source = self.shard.source
@@ -229,7 +258,8 @@ class ShardRun:
     def _map(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         operator = phase.operator
         assert isinstance(operator, Mapper)
-        out = operator.apply(batch, self.ctx)
+        cached = self._cached(phase)
+        out = cached.applied(batch, self.ctx, operator.apply) if cached else operator.apply(batch, self.ctx)
         _check_contract(operator.name, batch, out)
         changed = pc.invert(pc.equal(batch.column(TEXT), out.column(TEXT)))
         if IMAGES in operator.writes:
@@ -247,11 +277,30 @@ class ShardRun:
     def _score(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         operator = phase.operator
         assert isinstance(operator, Filter)
-        exact = self.stage.settings.compat != "dj-executor"
-        for name, values in operator.score(batch, self.ctx).items():
-            array = _plain_array(values)
-            batch = with_column(batch, STATS + name, array if exact else round_column(array))
+        for name, values in self._stats(phase, operator, batch).items():
+            batch = with_column(batch, STATS + name, values)
         return batch
+
+    def _stats(self, phase: Phase, operator: Filter, batch: Batch) -> dict[str, Any]:
+        """The filter's stats: from the shared results (models), from this shard's kept scores, or computed."""
+        cached = self._cached(phase)
+        if cached is not None:
+            return {k: self._exact(v) for k, v in cached.stats(batch, self.ctx, operator.score).items()}
+        known, there = self.scores.find(self.rewritten, batch)
+        if batch.num_rows and there.all():
+            return known
+        missing = batch.filter(pa.array(~there)) if there.any() else batch
+        stats = {name: self._exact(values) for name, values in operator.score(missing, self.ctx).items()}
+        self.scores.add(self.rewritten, missing, stats)
+        if not there.any():
+            return stats
+        order = np.argsort(np.concatenate([np.flatnonzero(there), np.flatnonzero(~there)]))
+        both = {n: pa.chunked_array([known[n].cast(stats[n].type), stats[n]]).combine_chunks() for n in stats}
+        return {name: values.take(pa.array(order)) for name, values in both.items()}
+
+    def _exact(self, values: Any) -> Any:
+        array = _plain_array(values)
+        return round_column(array) if self.stage.settings.compat == "dj-executor" else array
 
     def _keep(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         operator = phase.operator
@@ -267,7 +316,9 @@ class ShardRun:
     def _partial(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         operator = phase.operator
         assert isinstance(operator, GlobalOperator)
-        for name, values in operator.partial(batch, self.ctx).items():
+        cached = self._cached(phase)
+        found = cached.stats(batch, self.ctx, operator.partial) if cached else operator.partial(batch, self.ctx)
+        for name, values in found.items():
             batch = with_column(batch, PARTIAL + name, _plain_array(values))
         return batch
 
@@ -291,7 +342,8 @@ class ShardRun:
     def _make(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         operator = phase.operator
         assert isinstance(operator, Generator)
-        made = operator.make(batch, self.ctx)
+        cached = self._cached(phase)
+        made = cached.made(batch, self.ctx, operator.make) if cached else operator.make(batch, self.ctx)
         ids = batch.column(ID).take(pa.array(made.source))
         if not made.batch.column(ID).equals(ids):
             raise BetterSynthError(t("operator {name} changed ids", name=operator.name))

@@ -39,3 +39,12 @@ def test_without_a_place_the_kits_is_taken(call, tiny_world, tmp_path):
 
 def test_unknown_strategy(call):
     assert "unknown strategy 'no_such'" in call("process", "no_such", expect=2).err
+
+
+def test_the_plan_says_what_is_kept_and_check_fails_while_work_remains(call, tiny_world, tmp_path):
+    words = ("process", tiny_world / "mine.yaml", "--workspace", tiny_world, "--out", tmp_path / "out", "--np", 1)
+    assert "not run yet" in call(*words, "--plan", "--check", expect=1).out
+    call(*words, "--retry-quarantined")
+    assert {stage["state"] for stage in call(*words, "--plan", "--check", "--json").data["stages"]} == {"done"}
+    changed = call(*words, "--plan", "--text_length_filter.min_len", 3).out
+    assert "operators, parameters or models changed" in changed and "kept from an earlier run" in changed

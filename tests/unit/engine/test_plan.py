@@ -63,12 +63,13 @@ def test_stages_end_at_models_and_where_all_rows_are_needed(recipe: Any) -> None
     )
     kinds = [[phase.kind for phase in stage.phases] for stage in planned.stages]
     assert kinds == [
-        ["apply", "score_keep", "score"],
+        ["apply"],
+        ["score_keep", "score"],
         ["keep", "partial"],
         ["verdict", "partial"],
         ["verdict", "apply"],
     ]
-    assert [stage.pixels for stage in planned.stages] == [True, False, False, False]
+    assert [stage.pixels for stage in planned.stages] == [False, True, False, False, False]
     described = planned.describe()
     assert [line.operator for line in described] == [operator.name for operator in planned.operators]
     assert described[2].note.startswith("scores are kept") and described[4].note == "needs all rows"

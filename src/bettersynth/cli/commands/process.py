@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--var", action="append", default=[], metavar="NAME=VALUE", help=t("value of a {NAME} in the recipe"))
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=t("change a key, e.g. --set seed=7"))
     add("--np", type=int, metavar="N", help=t("processes (default: the recipe's np, else all cores)"))
-    add("--plan", action="store_true", help=t("check the recipe and print its steps; change nothing"))
+    add("--plan", action="store_true", help=t("check the recipe, say what is kept and what runs; change nothing"))
+    add("--check", action="store_true", help=t("with --plan: exit code 1 when work remains"))
+    add("--retry-quarantined", action="store_true", help=t("work again on rows that could not be processed"))
     add("--json", action="store_true", help=t("print JSON"))
 
 
@@ -78,12 +80,20 @@ def run_recipe(args: argparse.Namespace, recipe: Any) -> int:
     progress = Progress()
     for notice in planned.notices:
         progress.done(notice)
-    if args.plan:
-        _print_plan(planned, as_json=args.json)
-        return 0
     export = recipe.keys.export_path
     out = args.out or (Path(export).expanduser().parent if export and not is_remote(export) else DEFAULT_OUT)
-    artifact = process(recipe, out=out, workers=args.np, progress=show_data_progress(progress))
+    if args.plan:
+        from bettersynth.engine.status import is_finished, status
+
+        _print_plan(planned, status(planned, out), as_json=args.json)
+        return 1 if getattr(args, "check", False) and not is_finished(planned, out) else 0
+    artifact = process(
+        recipe,
+        out=out,
+        workers=args.np,
+        progress=show_data_progress(progress),
+        retry=getattr(args, "retry_quarantined", False),
+    )
     progress.done(t("done: {rows} rows", rows=artifact.facts["rows_out"]))
     if args.json:
         print_json({"folder": str(out), "digest": artifact.digest, **artifact.facts, "run": artifact.run})
@@ -103,14 +113,18 @@ def run_recipe(args: argparse.Namespace, recipe: Any) -> int:
     return 0
 
 
-def _print_plan(planned: Any, *, as_json: bool) -> None:
+def _print_plan(planned: Any, stages: Any, *, as_json: bool) -> None:
     from dataclasses import asdict
 
     steps = [asdict(step) for step in planned.describe()]
     if as_json:
-        print_json({"digest": planned.digest, "track": planned.recipe.keys.track, "steps": steps})
+        listed = [asdict(stage) for stage in stages]
+        print_json({"digest": planned.digest, "track": planned.recipe.keys.track, "steps": steps, "stages": listed})
         return
     rows = [
         (s["stage"] + 1, s["operator"], " ".join(f"{k}={v}" for k, v in s["params"].items()), s["note"]) for s in steps
     ]
     print_rows((t("stage"), t("operator"), t("parameters"), t("note")), rows, ">")
+    print()
+    told = [(s.stage + 1, t(s.state), f"{s.shards_done}/{s.shards}" if s.shards else "-", s.reason) for s in stages]
+    print_rows((t("stage"), t("state"), t("shards"), t("why")), told, "><>")
