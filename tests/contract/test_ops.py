@@ -31,6 +31,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "frequency_specified_field_selector": {"field_key": "text", "topk": 2},
     "tags_specified_field_selector": {"field_key": "text", "target_tags": [""]},
     "flagged_words_filter": {"flagged_words": ["dog"]},
+    "stopwords_filter": {"stopwords": ["the", "a"]},
     "quality_score_filter": {"signals": {"a": 1.0}},
     "random_selector": {"select_num": 3},
     "cluster_uniform_selector": {"select_num": 3, "num_clusters": 2},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -71,10 +73,56 @@ def refined_words(text: str, *, lower: bool) -> list[str]:
     return [word for word in stripped if word]
 
 
-def refined_pieces(text: str, *, lower: bool) -> list[str]:
-    """Like :func:`refined_words` for texts that a tokenizer has already cut: pieces separated by line feeds."""
-    special = _special_string()
-    return [word for word in (piece.strip(special) for piece in (text.lower() if lower else text).split("\n")) if word]
+def strip_special(word: str) -> str:
+    """A word without special characters at its ends."""
+    return word.strip(_special_string())
+
+
+def keep_words(text: str, keep: Callable[[str], bool]) -> str:
+    """The text with only the words that ``keep`` accepts; empty words, fields and lines vanish.
+
+    >>> keep_words("a  b\\n\\nc\\td ", str.isalpha)
+    'a b\\nc\\td'
+    """
+    lines = []
+    for line in text.split("\n"):
+        fields = (" ".join(w for w in part.split(" ") if w and keep(w)) for part in line.split("\t"))
+        lines.append("\t".join(part for part in fields if part))
+    return "\n".join(line for line in lines if line)
+
+
+@lru_cache(maxsize=8)
+def read_word_lists(kind: str, words: tuple[str, ...], folder: str | None, lang: str) -> frozenset[str]:
+    """The words given, and those of a language in all ``*KIND*.json`` files of a folder.
+
+    Raises:
+        ValueError: no list at all, a file that cannot be read, or a language that no file holds.
+    """
+    if not words and folder is None:
+        raise ValueError(f"give {kind}: [...] or {kind}_dir: FOLDER")
+    found = {word.lower() for word in words}
+    lists: dict[str, list[str]] = {}
+    try:
+        for path in sorted(Path(folder).glob(f"*{kind}*.json")) if folder is not None else ():
+            for language, more in json.loads(path.read_text(encoding="utf-8")).items():
+                lists.setdefault(language, []).extend(more)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"cannot read the word lists: {error!r}") from error
+    if folder is not None:
+        lists.setdefault("all", [word for more in lists.values() for word in more])
+        if not any(lists.values()):
+            raise ValueError(f"no *{kind}*.json with words in {folder} (nothing is downloaded)")
+        if lang not in lists:
+            raise ValueError(f"cannot read the word lists: no language {lang!r} among {', '.join(sorted(lists))}")
+        found.update(lists[lang])
+    return frozenset(found)
+
+
+def listed_share(text: str, listed: frozenset[str], sizes: Sequence[int] = (), join: str = "") -> float:
+    """Share of a text's words, joined neighbours counted as words, that are listed; 0 for a text without words."""
+    found = refined_words(text, lower=True)
+    found += [join.join(found[i : i + n]) for n in sizes for i in range(len(found) - n + 1)]
+    return sum(word in listed for word in found) / len(found) if found else 0.0
 
 
 def lower_character(character: str) -> str:

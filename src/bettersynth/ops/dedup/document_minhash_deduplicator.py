@@ -18,7 +18,7 @@ from bettersynth.ops.base import TEXT, Batch, Deduplicator, Stats, Verdict, keep
 
 
 @lru_cache(maxsize=1)
-def _punctuation() -> re.Pattern[str]:
+def punctuation() -> re.Pattern[str]:
     found = (chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("P"))
     return re.compile("[" + re.escape("".join(found)) + "]")
 
@@ -83,7 +83,7 @@ class DocumentMinhashDeduplicator(Deduplicator):
             found = {text[i : i + n] for i in range(len(text) - n + 1)}
         else:
             by_space = self.tokenization == "space"
-            tokens = [t for t in text.split(" ") if t] if by_space else _punctuation().split(text)
+            tokens = [t for t in text.split(" ") if t] if by_space else punctuation().split(text)
             found = {" ".join(tokens[i : i + n]) for i in range(len(tokens) - n + 1)}
         if not found and self.keep_short:
             found = {text}

@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bettersynth.ops.base import RangeFilter, TextFilter
+import numpy as np
+import pyarrow as pa
+
+from bettersynth.ops._context import OpContext
+from bettersynth.ops._text_codes import CharTable, codes_of
+from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
+
+_ALNUM = CharTable(str.isalnum)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AlphanumericFilter(TextFilter):
+class AlphanumericFilter(RangeFilter):
     """Share of characters that are letters or digits of any script (``str.isalnum``).
 
     Args:
@@ -17,6 +24,7 @@ class AlphanumericFilter(TextFilter):
         max_ratio: largest share; None for no limit.
     """
 
+    reads: ClassVar[tuple[str, ...]] = (TEXT,)
     writes: ClassVar[tuple[str, ...]] = ("stats.alnum_ratio",)
     stat: ClassVar[str] = "alnum_ratio"
     bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
@@ -25,6 +33,7 @@ class AlphanumericFilter(TextFilter):
     min_ratio: float = 0.25
     max_ratio: float | None = None
 
-    def value(self, text: str) -> float:
-        """Share of alphanumeric characters; 0 for an empty text."""
-        return sum(map(str.isalnum, text)) / len(text) if text else 0.0
+    def score(self, batch: Batch, ctx: OpContext) -> Stats:
+        """``alnum_ratio``: 0 for an empty text."""
+        codes = codes_of(batch.column(TEXT))
+        return {self.stat: pa.array(codes.sums(_ALNUM.look_up(codes)) / np.maximum(codes.lengths, 1))}

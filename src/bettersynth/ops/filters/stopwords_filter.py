@@ -1,0 +1,49 @@
+"""Keep texts with enough, or not too many, stop words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bettersynth.ops._words import listed_share, read_word_lists
+from bettersynth.ops.base import RangeFilter, TextFilter
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StopwordsFilter(TextFilter):
+    """Share of words that are on a list of stop words; words are lower-cased and stripped of special characters.
+
+    Args:
+        stopwords: the list itself (ours; short lists need no file).
+        stopwords_dir: folder of ``*stopwords*.json`` files ``{language: [words]}``, as Data-Juicer uses.
+        lang: language key in those files, or ``all``.
+        min_ratio: smallest share, 0 to 1.
+        max_ratio: largest share.
+        use_words_aug: look up joins of neighbouring words too (for languages without spaces).
+        words_aug_group_sizes: how many words are joined.
+        words_aug_join_char: what stands between joined words.
+    """
+
+    writes: ClassVar[tuple[str, ...]] = ("stats.stopwords_ratio",)
+    stat: ClassVar[str] = "stopwords_ratio"
+    bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
+    keep_params: ClassVar[tuple[str, ...]] = (*RangeFilter.keep_params, "min_ratio", "max_ratio")
+
+    stopwords: tuple[str, ...] = ()
+    stopwords_dir: str | None = None
+    lang: str = "en"
+    min_ratio: float = 0.3
+    max_ratio: float | None = 1.0
+    use_words_aug: bool = False
+    words_aug_group_sizes: tuple[int, ...] = (2,)
+    words_aug_join_char: str = ""
+
+    def check(self) -> None:
+        """A list is needed, and its files must hold the language."""
+        read_word_lists("stopwords", self.stopwords, self.stopwords_dir, self.lang)
+
+    def value(self, text: str) -> float:
+        """Share of stop words; 0 for a text without words."""
+        listed = read_word_lists("stopwords", self.stopwords, self.stopwords_dir, self.lang)
+        sizes = self.words_aug_group_sizes if self.use_words_aug else ()
+        return listed_share(text, listed, sizes, self.words_aug_join_char)
