@@ -125,6 +125,8 @@ def run(args: argparse.Namespace) -> int:
         for stage in ("pretrain", "finetune"):
             overrides.setdefault(stage, {}).setdefault("init_from", str(args.init_from))
     inputs = _inputs(args)
+    if args.stage != "1" and args.pretrain_data is None:
+        _choose_start(args, overrides)
 
     from bettersynth.train.stages import run_stage, stage_folder, two_stage_configs
 
@@ -140,6 +142,39 @@ def run(args: argparse.Namespace) -> int:
         facts = {"stage": stage, "folder": str(artifact.folder), "digest": artifact.digest, **shown(artifact)}
         print_json(facts) if args.json else print_facts(facts)
     return 0
+
+
+def _choose_start(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]) -> None:
+    """Let stage 2 begin with the finished stage 1 of the same name; say so, or say that it begins with none.
+
+    Raises:
+        ConfigError: stage 1 of this name is there but not finished.
+    """
+    import sys
+
+    from bettersynth.core.artifact import Artifact
+    from bettersynth.train.stages import stage_folder
+
+    stage_2 = overrides.setdefault("finetune", {})
+    if stage_2.get("adapter") or stage_2.get("init_from"):
+        return
+    folder = stage_folder(args.out, 1, args.name)
+    if not folder.is_dir():
+        note = t(
+            "no stage 1 called {name} in {out}: stage 2 begins with an untrained projector",
+            name=args.name,
+            out=args.out,
+        )
+    elif not Artifact.exists(folder):
+        raise ConfigError(
+            t("stage 1 of this name is not finished"),
+            where=str(folder),
+            hint=t("finish it first with the command that began it (--stage 1), or choose another --name"),
+        )
+    else:
+        stage_2["adapter"] = str(folder)
+        note = t("stage 2 begins with the projector of {folder}", folder=folder)
+    print(note, file=sys.stderr)
 
 
 def shown(artifact: Any) -> dict[str, Any]:
