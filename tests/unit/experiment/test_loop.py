@@ -14,7 +14,7 @@ from bettersynth.config.experiment import Condition, ExperimentConfig
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.demo.world.build import WorldSizes, build
 from bettersynth.experiment.compare import compare
-from bettersynth.experiment.loop import LoopTrial, convert, make_data, strategy_path
+from bettersynth.experiment.loop import LoopTrial, convert, make_data, strategy_path, strategy_recipe
 from bettersynth.experiment.trials import Trial, run_trials
 from bettersynth.experiment.workspace import Workspace
 from bettersynth.formats.llava import read_llava
@@ -121,6 +121,11 @@ def test_rows_with_their_own_questions_keep_them(workspace, tmp_path):
     assert stage.facts["rows"] == len(records) == 3
     assert [turn["value"] for turn in records[2]["conversations"]] == ["Which sign?", "STOP"]
     assert "<image>" in records[0]["conversations"][0]["value"]
+
+
+def test_a_selection_at_random_follows_the_seed_it_is_given(workspace):
+    drawn = [strategy_recipe(workspace, "random_half", budget=8, seed=seed).steps[0].params["seed"] for seed in (1, 2)]
+    assert drawn == [1, 2]
 
 
 def test_what_is_missing_is_named(workspace, tmp_path):
