@@ -22,7 +22,9 @@ from bettersynth.demo.world.evalset import (
     chance_levels,
     draw_mmbench,
     draw_textvqa,
+    ocr_tokens,
     spread,
+    with_ocr_hint,
     write_mmbench,
     write_textvqa,
 )
@@ -68,6 +70,9 @@ INSTRUCT_MIX: dict[str, float] = {
 
 CHOICE_SHARE = 0.6
 """Share of instruction questions asked as multiple choice and answered with the option's letter."""
+
+OCR_SHARE = 0.5
+"""Share of the other instruction questions that name OCR tokens, as the caption and text part of LLaVA's mix does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +195,10 @@ def _write_instruct(folder: Path, count: int, rng: random.Random) -> dict[str, A
     for number, (scene, question) in enumerate(made):
         image = f"images/{number // 1000:05d}/{number:09d}.jpg"
         _save_picture(scene, folder / image)
-        turns = _turns(f"{LLAVA_IMAGE}\n{question.prompt()}", question.target)
+        prompt = question.prompt()
+        if not question.options and rng.random() < OCR_SHARE:
+            prompt = with_ocr_hint(prompt, ocr_tokens(scene, rng))
+        turns = _turns(f"{LLAVA_IMAGE}\n{prompt}", question.target)
         records.append({"id": f"demo_instruct_{number:06d}", "image": image, "conversations": turns})
     _write_json(folder / INSTRUCT_FILE, records)
     kinds = Counter(f"{question.kind}{'_choice' if question.options else ''}" for _, question in made)

@@ -17,7 +17,6 @@ from typing import Any
 
 from bettersynth.demo.world.language import (
     OPTION_LETTERS,
-    SHORT_ANSWER_HINT,
     Question,
     ask,
     with_options,
@@ -118,11 +117,10 @@ def write_textvqa(folder: Path, items: list[Item], rng: random.Random) -> None:
     for number, item in enumerate(items):
         image_id = f"{rng.getrandbits(64):016x}"
         render(item.scene).save(images / f"{image_id}.jpg", quality=95)
-        question, tokens = item.question.text, ocr_tokens(item.scene, rng)
+        prompt, tokens = item.question.prompt(), ocr_tokens(item.scene, rng)
         base = {"question_id": image_id, "image": f"{image_id}.jpg"}
-        hint = f"Reference OCR token: {', '.join(tokens)}"
-        with_ocr.append({**base, "text": f"{question}\n{hint}\n{SHORT_ANSWER_HINT}", "category": "default"})
-        plain.append({**base, "text": f"{question}\n{SHORT_ANSWER_HINT}", "category": "default"})
+        with_ocr.append({**base, "text": with_ocr_hint(prompt, tokens), "category": "default"})
+        plain.append({**base, "text": prompt, "category": "default"})
         data.append(_annotation(number, image_id, item, rng))
     _write_jsonl(folder / TEXTVQA_OCR_FILE, with_ocr)
     _write_jsonl(folder / TEXTVQA_PLAIN_FILE, plain)
@@ -163,6 +161,12 @@ def _slip(question: Question, rng: random.Random) -> str:
     index = rng.randrange(len(question.answer))
     letter = rng.choice([letter for letter in LETTERS if letter != question.answer[index]])
     return (question.answer[:index] + letter + question.answer[index + 1 :]).lower()
+
+
+def with_ocr_hint(prompt: str, tokens: list[str]) -> str:
+    """The prompt with what an OCR program found, on a line of its own before the last one."""
+    question, hint = prompt.rsplit("\n", 1)
+    return f"{question}\nReference OCR token: {', '.join(tokens)}\n{hint}"
 
 
 def ocr_tokens(scene: Scene, rng: random.Random) -> list[str]:
