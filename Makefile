@@ -10,7 +10,7 @@ WORKERS ?= 2
 # Data-Juicer has pins of its own, so it lives in an environment of its own; any Python that has it may be named here.
 DATA_JUICER_PYTHON ?= $(wildcard .venv-data-juicer/bin/python)
 
-.PHONY: setup fmt check test test-all demo wheel-test bench data-juicer-venv clean
+.PHONY: setup fmt check test test-all demo wheel-test bench data-juicer-venv data-juicer-check clean
 
 setup: $(STAMP)
 
@@ -51,6 +51,12 @@ data-juicer-venv:
 	$(PYTHON) -m venv .venv-data-juicer
 	.venv-data-juicer/bin/python -m pip install --quiet --disable-pip-version-check -r tools/data-juicer.txt
 	.venv-data-juicer/bin/python -m pip install --quiet --disable-pip-version-check --no-deps imagededup==0.3.3.post2
+
+# Every operator of Data-Juicer once through the adapter, offline, on sample rows; then the tests that need Data-Juicer.
+data-juicer-check: $(STAMP)
+	@test -n "$(DATA_JUICER_PYTHON)" || { echo "make data-juicer-venv first, or give DATA_JUICER_PYTHON=PATH"; exit 2; }
+	$(BIN)/python tools/operator_table.py --record $(DATA_JUICER_PYTHON)
+	BETTERSYNTH_DATA_JUICER_PYTHON=$(DATA_JUICER_PYTHON) $(BIN)/python -m pytest -m '' -k data_juicer tests/unit $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-data-juicer build dist demo_out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -160,6 +160,9 @@ def build_operator(step: Step, document: Document) -> tuple[Operator | None, lis
             operator.check()
         except ValueError as error:
             problems.append(ConfigError(t("parameters not accepted"), where=document.where(at), got=str(error)))
+        except BetterSynthError as error:
+            error.where = document.where(at)
+            problems.append(error)
     return (None if problems else operator), problems
 
 
