@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,6 +56,7 @@ class OpContext:
     _images: dict[tuple[Path, int | None], Image] = field(default_factory=dict)
     _truncated: set[Path] = field(default_factory=set)
     _headers: dict[Path, ImageHeader] = field(default_factory=dict)
+    _places: dict[tuple[int, str], Path] = field(default_factory=dict)
     _models: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def seed_of(self, operator: str, key: RowKey) -> int:
@@ -66,16 +69,22 @@ class OpContext:
 
     def image_path(self, file: int, path: str) -> Path:
         """Where a picture lies."""
-        found = Path(path)
-        if found.is_absolute() or file >= len(self.image_roots):
-            return found
-        return self.image_roots[file] / found
+        if file >= len(self.image_roots) or os.path.isabs(path):
+            return Path(path)
+        return Path(f"{self.image_roots[file]}/{path}")  # half the cost of joining two path objects
 
     def image_paths(self, batch: Batch) -> list[list[Path]]:
         """For each row the places of its pictures."""
         files = batch.column(KEY[0]).to_pylist()
         rows = batch.column(IMAGES).to_pylist()
-        return [[self.image_path(file, path) for path in row or ()] for file, row in zip(files, rows, strict=True)]
+        return [[self._place(file, path) for path in row or ()] for file, row in zip(files, rows, strict=True)]
+
+    def _place(self, file: int, path: str) -> Path:
+        """As :meth:`image_path`, but each path object is made, and hashed, once per group of rows."""
+        found = self._places.get((file, path))
+        if found is None:
+            found = self._places[file, path] = self.image_path(file, path)
+        return found
 
     def header(self, path: Path) -> ImageHeader:
         """Size of a picture from its header, EXIF orientation applied.
@@ -89,6 +98,22 @@ class OpContext:
             if header.is_cut and self.on_truncated == "load":
                 self._note_truncated(path)
         return self._headers[path]
+
+    def file_size(self, path: Path) -> int:
+        """Size of a file in bytes; the file is not opened.
+
+        Raises:
+            DataError: missing, or no file.
+        """
+        if path in self._headers:
+            return self._headers[path].size_bytes
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise DataError(t("image not found"), where=str(path)) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(t("image not found"), where=str(path))
+        return found.st_size
 
     def image(self, path: Path) -> Image:
         """A picture as RGB, EXIF orientation applied; decoded once per group of rows that are worked on together.
@@ -152,6 +177,7 @@ class OpContext:
         """Drop decoded pictures; called by the engine between groups of rows."""
         self._images.clear()
         self._headers.clear()
+        self._places.clear()
         self._truncated.clear()
 
     def scorer(self, model: str) -> ImageTextScorer:

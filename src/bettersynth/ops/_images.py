@@ -23,10 +23,22 @@ AnyOrAll = Literal["any", "all"]
 ReduceMode = Literal["avg", "max", "min"]
 
 
-def passes(rows: Sequence[Sequence[bool]], any_or_all: AnyOrAll) -> Mask:
-    """Which rows stay: any or all of their pictures pass; rows without pictures always stay (Data-Juicer)."""
-    test = any if any_or_all == "any" else all
-    return np.array([not row or test(row) for row in rows], dtype=bool)
+def passes(column: Any, accepted: Mask, any_or_all: AnyOrAll) -> Mask:
+    """Which rows stay: any or all of their pictures pass; rows without pictures always stay (Data-Juicer).
+
+    Args:
+        column: a list column with one entry per picture.
+        accepted: which of all the entries, in order, pass.
+    """
+    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    hits = np.bincount(np.repeat(np.arange(len(lengths)), lengths), weights=accepted, minlength=len(lengths))
+    kept: Mask = (lengths == 0) | (hits > 0 if any_or_all == "any" else hits == lengths)
+    return kept
+
+
+def entries(column: Any) -> npt.NDArray[np.float64]:
+    """All numbers of a list column, in order."""
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +56,8 @@ class PictureFilter(RangeFilter):
 
     def keep(self, stats: Stats) -> Mask:
         """Any or all values of a row inside the range."""
-        rows = stats[self.stat].to_pylist()
-        return passes([self.inside(np.asarray(row, np.float64)).tolist() for row in rows], self.any_or_all)
+        column = stats[self.stat]
+        return passes(column, self.inside(entries(column)), self.any_or_all)
 
     def reasons(self, stats: Stats, dropped: npt.NDArray[np.int64]) -> list[str]:
         """Named after the first picture's value."""

@@ -43,9 +43,11 @@ def write_picture(operator: Operator, ctx: OpContext, file: int, entry: str, ima
     source = PurePosixPath(entry)
     save_dir: str | None = getattr(operator, "save_dir", None)
     produced = os.environ.get("DJ_PRODUCED_DATA_DIR")
+    beside = source.parent
+    if _FOLDER in beside.parts:  # a picture made by an earlier operator: its sources' folder, not one inside its own
+        beside = PurePosixPath(*beside.parts[: beside.parts.index(_FOLDER)])
     folder = PurePosixPath(
-        save_dir
-        or (f"{produced}/{operator.name}" if produced else f"{source.parent.as_posix()}/{_FOLDER}/{operator.name}")
+        save_dir or (f"{produced}/{operator.name}" if produced else f"{beside.as_posix()}/{_FOLDER}/{operator.name}")
     )
     has_alpha = image.mode == "RGBA"
     suffix = source.suffix if source.suffix.lower() in _FORMATS and not has_alpha else ".png"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bettersynth.ops._context import OpContext
-from bettersynth.ops._images import AnyOrAll, passes
+from bettersynth.ops._images import AnyOrAll, entries, passes
 from bettersynth.ops.base import IMAGES, Batch, Filter, Mask, Stats
 
 
@@ -46,14 +46,10 @@ class ImageShapeFilter(Filter):
 
     def keep(self, stats: Stats) -> Mask:
         """Both sides of a picture must fit."""
-
-        def fits(width: float, height: float) -> bool:
-            return self.min_width <= width <= (self.max_width or np.inf) and self.min_height <= height <= (
-                self.max_height or np.inf
-            )
-
-        rows = zip(stats["image_width"].to_pylist(), stats["image_height"].to_pylist(), strict=True)
-        return passes([[fits(w, h) for w, h in zip(*row, strict=True)] for row in rows], self.any_or_all)
+        widths, heights = entries(stats["image_width"]), entries(stats["image_height"])
+        fits = (widths >= self.min_width) & (heights >= self.min_height)
+        fits &= (widths <= (self.max_width or np.inf)) & (heights <= (self.max_height or np.inf))
+        return passes(stats["image_width"], fits, self.any_or_all)
 
     def reasons(self, stats: Stats, dropped: npt.NDArray[np.int64]) -> list[str]:
         """One reason for all."""

@@ -8,8 +8,6 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from bettersynth.core.errors import DataError
-from bettersynth.core.lang import t
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._images import PictureFilter
 from bettersynth.ops.base import Batch, RangeFilter, Stats
@@ -61,10 +59,5 @@ class ImageSizeFilter(PictureFilter):
 
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``image_sizes``: lists of bytes, one entry a picture."""
-        rows = []
-        for paths in ctx.image_paths(batch):
-            for path in paths:
-                if not path.is_file():
-                    raise DataError(t("image not found"), where=str(path))
-            rows.append([path.stat().st_size for path in paths])
+        rows = [[ctx.file_size(path) for path in paths] for paths in ctx.image_paths(batch)]
         return {self.stat: pa.array(rows, pa.list_(pa.int64()))}
