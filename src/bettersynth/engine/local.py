@@ -24,7 +24,7 @@ from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.lang import t
 from bettersynth.core.meter import cpu_seconds
 from bettersynth.core.record import Accounting
-from bettersynth.engine import export
+from bettersynth.engine import export, trace
 from bettersynth.engine.export import ExportSettings
 from bettersynth.engine.jobs import FIELD, PARTIAL, Settings, ShardJob, StageJob, StepCount
 from bettersynth.engine.keys import phase_key
@@ -33,10 +33,9 @@ from bettersynth.engine.pool import Pool
 from bettersynth.engine.progress import Progress, StageMeter, totals_of
 from bettersynth.engine.results import shared_folder
 from bettersynth.engine.samples import export_samples
-from bettersynth.engine.shard import load_arrow
+from bettersynth.engine.settings import base_key, device_of, read_options, settings_of, stage_folders, tokens_of
+from bettersynth.engine.shard import load_arrow, unwritable
 from bettersynth.engine.source import Source, describe, freeze
-from bettersynth.formats.data_juicer import Tokens
-from bettersynth.formats.read import SUFFIXES, ReadOptions
 from bettersynth.formats.remote import is_url, send
 from bettersynth.ops.base import ID, STATS, GlobalOperator, Verdict
 
@@ -116,6 +115,8 @@ def process(
                 forget_failed(work, stage_folders(planned))
                 (out / MANIFEST).unlink(missing_ok=True)
             return _run(planned, out, workers or recipe.keys.np or os.cpu_count() or 1, progress, (started, cpu))
+    except OSError as error:
+        raise unwritable(error, None if error.filename else out) from error
     except KeyboardInterrupt as error:
         raise RunInterrupted(
             t("interrupted; finished parts are kept"), where=str(out), hint=t("run the same command again to continue")
@@ -145,12 +146,13 @@ def _run(
     planned: Plan, out: Path, workers: int, progress: Callable[[Progress], None] | None, started: tuple[float, float]
 ) -> Artifact:
     recipe, work = planned.recipe, out / WORK
+    _sweep(out, work, _export(planned).name)
     root = Path(recipe.keys.image_root).expanduser() if recipe.keys.image_root else None
     if root is not None and not root.is_absolute() and not root.exists():
         root = recipe.base / root
     source = freeze(recipe.inputs(), work=work, image_root=root, options=read_options(recipe))
     write_atomic(work / "source.json", orjson.dumps(describe(source)))
-    settings = _settings(recipe, source)
+    settings = settings_of(recipe, source)
     base = base_key(planned)
     run_key = digest_json([base, planned.digest, [s.digest for s in source.shards], _export(planned)])
     done = _finished(out, run_key)
@@ -170,77 +172,6 @@ def _run(
     artifact = _finish(planned, out, source, state, run_key, workers, started)
     _clean(work, state)
     return artifact
-
-
-def base_key(planned: Plan) -> str:
-    """Digest of everything but the operators and the input that decides what rows look like."""
-    keys = planned.recipe.keys
-    where = _device(planned) if any(stage.models for stage in planned.stages) else ""
-    read = [planned.recipe.text_key, keys.image_key, asdict(_tokens(planned.recipe)), keys.on_truncated]
-    more: list[Any] = [keys.compat, *_required(planned.recipe)]
-    extra = more if more != ["operators"] else []
-    return digest_json(["read", 1, *read, *extra, keys.on_missing_image, keys.seed, where])
-
-
-def stage_folders(planned: Plan) -> list[str]:
-    """Names of the stages' folders inside ``.work/stages``; a name changes with anything before it."""
-    chain, names = base_key(planned), []
-    for stage in planned.stages:
-        chain = digest_json([chain, [phase.key for phase in stage.phases]])
-        names.append(f"{stage.number:02d}-{chain[:16]}")
-    return names
-
-
-def _device(planned: Plan) -> str:
-    return "cuda" if planned.recipe.keys.device != "cpu" and _has_gpu() else "cpu"
-
-
-def _tokens(recipe: Recipe) -> Tokens:
-    keys = recipe.keys
-    spellings = tuple(dict.fromkeys([keys.image_special_token, *Tokens().images]))
-    return Tokens(spellings, keys.audio_special_token, keys.video_special_token, keys.eoc_special_token)
-
-
-def _settings(recipe: Recipe, source: Source) -> Settings:
-    keys = recipe.keys
-    return Settings(
-        source.files,
-        recipe.text_key,
-        keys.image_key,
-        _tokens(recipe),
-        keys.seed,
-        keys.on_truncated,
-        keys.on_missing_image,
-        keys.device,
-        keys.compat,
-        _required(recipe),
-    )
-
-
-def read_options(recipe: Recipe) -> ReadOptions:
-    """How the recipe wants its data files read."""
-    keys = recipe.keys
-    asked = (keys.suffixes,) if isinstance(keys.suffixes, str) else tuple(keys.suffixes or ())
-    suffixes = tuple(name if name.startswith(".") else f".{name}" for name in asked)
-    columns = keys.load_dataset_kwargs.get("columns")
-    return ReadOptions(
-        keys.all_text_keys,
-        keys.image_key,
-        keys.image_bytes_key,
-        keys.load_dataset_kwargs.get("delimiter"),
-        tuple(columns) if columns else None,
-        suffixes=suffixes or SUFFIXES,
-    )
-
-
-def _required(recipe: Recipe) -> tuple[tuple[str, str | None], ...]:
-    """Fields every row must have beside the first text column."""
-    found: dict[str, str | None] = dict.fromkeys(recipe.keys.all_text_keys[1:])
-    for validator in recipe.keys.validators:
-        if validator.type == "required_fields":
-            found |= {name: validator.field_types.get(name) for name in validator.required_fields}
-            found |= dict(validator.field_types)
-    return tuple(found.items())
 
 
 def _export(planned: Plan) -> ExportSettings:
@@ -294,7 +225,7 @@ def _run_stage(
     scores = str(folder.parent.parent / "scores") if has_scores else None
     is_shared = any(phase.has_models for phase in stage.phases)
     shared = str(_shared(planned, folder.parents[2])) if is_shared else None
-    where = _device(planned) if is_shared else ""
+    where = device_of(planned) if is_shared else ""
     job_stage = StageJob(*(stage.number, stage.phases, at_once, str(folder), settings, verdict, scores, shared, where))
     if scores:
         state.scores.update(f"{job.number:06d}.{job.input_key[:16]}" for job in jobs)
@@ -307,7 +238,7 @@ def _run_stage(
 
     report()
     # One copy of a model per accelerator; on the CPU every worker has its own.
-    at_most = 1 if stage.models and _device(planned) == "cuda" else None
+    at_most = 1 if stage.models and device_of(planned) == "cuda" else None
     for done in pool.run(job_stage, todo, at_most=at_most):
         markers[done.shard.number] = done.marker
         meter.add(done.marker)
@@ -337,10 +268,6 @@ def forget_failed(work: Path, folders: Sequence[str]) -> int:
                     forgotten.add(path.name)
                     path.unlink()
     return len(forgotten)
-
-
-def _has_gpu() -> bool:
-    return os.path.exists("/dev/nvidia0")
 
 
 def _quarantined(markers: Sequence[dict[str, Any]]) -> int:
@@ -462,7 +389,7 @@ def _finish(
     settings = _export(planned)
     last = [shard.path for shard in state.shards]
     roots = [file.image_root for file in source.files]
-    files, rows = export.export_rows(out, last, settings, roots, _tokens(planned.recipe))
+    files, rows = export.export_rows(out, last, settings, roots, tokens_of(planned.recipe))
     data_files = [name for name in files if not name.endswith("_stats.jsonl")]
     quarantine_name, quarantined = export.export_quarantine(out, state.markers)
     files += [quarantine_name, export.export_trace(out, state.traces, last, settings)]
@@ -510,6 +437,21 @@ def accounting_of(artifact: Artifact) -> tuple[Accounting, ...]:
     cpu = artifact.run.get("cpu_s_by_operator", {})
     entries = artifact.facts.get("accounting", ())
     return tuple(Accounting(**entry, cpu_s=cpu.get(entry["operator"], 0.0)) for entry in entries)
+
+
+def _sweep(out: Path, work: Path, name: str) -> None:
+    """Remove what a killed run has left half written; the lock says that nobody is writing now."""
+    patterns = (
+        f".{MANIFEST}.*",
+        f".{export.QUARANTINE_FILE}.*",
+        f".{trace.TRACE_FILE}*",
+        f".{name}*",
+        ".*_stats.jsonl.tmp",
+    )
+    places = [*(out.glob(pattern) for pattern in patterns), work.glob(".*"), (work / "stages").glob(".*")]
+    for leftovers in [*places, (work / "scores").glob(".*")]:
+        for path in leftovers:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 def _clean(work: Path, state: _State) -> None:

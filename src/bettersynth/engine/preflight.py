@@ -13,8 +13,8 @@ from bettersynth.core.errors import BetterSynthError, ConfigError
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
 from bettersynth.engine.export import export_settings
-from bettersynth.engine.local import read_options
 from bettersynth.engine.plan import build_operator, check_models_and_columns
+from bettersynth.engine.settings import read_options
 from bettersynth.engine.source import find_files, with_split
 from bettersynth.formats.data_juicer import nested
 from bettersynth.formats.jsonl import read_rows
@@ -80,7 +80,7 @@ def _data(recipe: Recipe, source: Input) -> list[BetterSynthError]:
         return []
     problems: list[BetterSynthError] = []
     needed = [("text_keys", key) for key in recipe.keys.all_text_keys]
-    if _reads_pictures(recipe):
+    if "image_key" in recipe.document.data and _reads_pictures(recipe):  # rows without pictures are fine by themselves
         needed.append(("image_key", recipe.keys.image_key))
     for setting, key in needed:
         if key in columns or any(nested(row, key) is not None for row in columns.values() if isinstance(row, dict)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import Counter
@@ -504,12 +505,27 @@ def _write_arrow(path: Path, batch: Batch) -> str:
         writer.write_batch(batch)
     data = sink.getvalue()
     temp = path.with_name(f".{path.name}.{os.getpid()}")
-    with temp.open("wb") as handle:
-        handle.write(data)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temp.replace(path)  # the folder is synced with the marker, which is written after this
+    try:
+        with temp.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temp.replace(path)  # the folder is synced with the marker, which is written after this
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+        raise unwritable(error, path) from error
     return xxhash.xxh3_128_hexdigest(data)
+
+
+def unwritable(error: OSError, path: Path | None = None) -> DataError:
+    """A failed write as a message: what to do, and that nothing finished is lost."""
+    return DataError(
+        t("cannot write; finished parts are kept"),
+        where=str(path or error.filename or "") or None,
+        got=error.strerror or str(error),
+        hint=t("make room or the folder writable, then run the same command again to continue"),
+    )
 
 
 def load_arrow(path: Path) -> pa.Table:

@@ -10,8 +10,9 @@ from typing import Literal
 from bettersynth.core.artifact import Artifact
 from bettersynth.core.errors import BetterSynthError
 from bettersynth.core.lang import t
-from bettersynth.engine.local import WORK, read_options, stage_folders
+from bettersynth.engine.local import WORK
 from bettersynth.engine.plan import Plan, unwrap
+from bettersynth.engine.settings import read_options, stage_folders
 from bettersynth.engine.source import find_files, stamp_of
 from bettersynth.formats.remote import is_url
 
