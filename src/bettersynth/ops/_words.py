@@ -73,6 +73,15 @@ def refined_words(text: str, *, lower: bool) -> list[str]:
     return [word for word in stripped if word]
 
 
+def refuse_tokenization(asked: bool) -> None:
+    """Raise ValueError when an operator is asked to take its words from a tokenizer."""
+    if asked:
+        raise ValueError(
+            "tokenization: true needs Data-Juicer's own tokenizer model, which is not part of this package; "
+            "leave it out to count words between white space, or count tokens with token_num_filter"
+        )
+
+
 def strip_special(word: str) -> str:
     """A word without special characters at its ends."""
     return word.strip(_special_string())

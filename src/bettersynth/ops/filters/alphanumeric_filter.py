@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._text_codes import CharTable, codes_of
+from bettersynth.ops._words import refuse_tokenization
 from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
 
 _ALNUM = CharTable(str.isalnum)
@@ -22,6 +23,7 @@ class AlphanumericFilter(RangeFilter):
     Args:
         min_ratio: smallest share, 0 to 1.
         max_ratio: largest share; None for no limit.
+        tokenization: accepted when false, as recipes write it; true is refused (it needs a tokenizer's own words).
     """
 
     reads: ClassVar[tuple[str, ...]] = (TEXT,)
@@ -32,6 +34,12 @@ class AlphanumericFilter(RangeFilter):
 
     min_ratio: float = 0.25
     max_ratio: float | None = None
+    tokenization: bool = False
+
+    def check(self) -> None:
+        """Words come from white space."""
+        RangeFilter.check(self)
+        refuse_tokenization(self.tokenization)
 
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``alnum_ratio``: 0 for an empty text."""

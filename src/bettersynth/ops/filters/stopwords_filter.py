@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bettersynth.ops._words import listed_share, read_word_lists
+from bettersynth.ops._words import listed_share, read_word_lists, refuse_tokenization
 from bettersynth.ops.base import RangeFilter, TextFilter
 
 
@@ -22,6 +22,7 @@ class StopwordsFilter(TextFilter):
         use_words_aug: look up joins of neighbouring words too (for languages without spaces).
         words_aug_group_sizes: how many words are joined.
         words_aug_join_char: what stands between joined words.
+        tokenization: accepted when false, as recipes write it; true is refused (it needs a tokenizer's own words).
     """
 
     writes: ClassVar[tuple[str, ...]] = ("stats.stopwords_ratio",)
@@ -37,9 +38,11 @@ class StopwordsFilter(TextFilter):
     use_words_aug: bool = False
     words_aug_group_sizes: tuple[int, ...] = (2,)
     words_aug_join_char: str = ""
+    tokenization: bool = False
 
     def check(self) -> None:
         """A list is needed, and its files must hold the language."""
+        refuse_tokenization(self.tokenization)
         read_word_lists("stopwords", self.stopwords, self.stopwords_dir, self.lang)
 
     def value(self, text: str) -> float:

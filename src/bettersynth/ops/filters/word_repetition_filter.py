@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._text_codes import codes_of, gram_hashes, rows_that_repeat
-from bettersynth.ops._words import odd_rows, refined_words, word_marks, word_spans
+from bettersynth.ops._words import odd_rows, refined_words, refuse_tokenization, word_marks, word_spans
 from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
 
 
@@ -24,6 +24,7 @@ class WordRepetitionFilter(RangeFilter):
         min_ratio: smallest share, 0 to 1.
         max_ratio: largest share.
         lang: accepted for Data-Juicer's recipes; without a tokenizer it changes nothing.
+        tokenization: accepted when false, as recipes write it; true is refused (it needs a tokenizer's own words).
     """
 
     reads: ClassVar[tuple[str, ...]] = (TEXT,)
@@ -36,9 +37,11 @@ class WordRepetitionFilter(RangeFilter):
     rep_len: int = 10
     min_ratio: float = 0.0
     max_ratio: float | None = 0.5
+    tokenization: bool = False
 
     def check(self) -> None:
         """n must be positive."""
+        refuse_tokenization(self.tokenization)
         if self.rep_len < 1:
             raise ValueError("rep_len must be at least 1")
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._text_codes import codes_of
-from bettersynth.ops._words import word_spans
+from bettersynth.ops._words import refuse_tokenization, word_spans
 from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
 
 
@@ -22,6 +22,7 @@ class WordsNumFilter(RangeFilter):
         min_num: fewest words.
         max_num: most words; None for no limit.
         lang: accepted for Data-Juicer's recipes; without a tokenizer it changes nothing.
+        tokenization: accepted when false, as recipes write it; true is refused (it needs a tokenizer's own words).
     """
 
     reads: ClassVar[tuple[str, ...]] = (TEXT,)
@@ -33,6 +34,12 @@ class WordsNumFilter(RangeFilter):
     lang: str = "en"
     min_num: int = 10
     max_num: int | None = None
+    tokenization: bool = False
+
+    def check(self) -> None:
+        """Words come from white space."""
+        RangeFilter.check(self)
+        refuse_tokenization(self.tokenization)
 
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``num_words``."""

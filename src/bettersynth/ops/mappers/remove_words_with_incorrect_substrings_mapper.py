@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from bettersynth.ops._text_tokens import TokenKeepingMapper
-from bettersynth.ops._words import keep_words, strip_special
+from bettersynth.ops._words import keep_words, refuse_tokenization, strip_special
 
 _PIECES = ("http", "www", ".com", "href", "//")
 
@@ -21,10 +21,16 @@ class RemoveWordsWithIncorrectSubstringsMapper(TokenKeepingMapper):
     Args:
         substrings: what a word may not contain; pieces of links when not given.
         lang: accepted for Data-Juicer's recipes; without a tokenizer it changes nothing.
+        tokenization: accepted when false, as recipes write it; true is refused (it needs a tokenizer's own words).
     """
 
     substrings: tuple[str, ...] | None = None
     lang: str = "en"
+    tokenization: bool = False
+
+    def check(self) -> None:
+        """Words come from white space."""
+        refuse_tokenization(self.tokenization)
 
     def rewrite_around(self, text: str, tokens: re.Pattern[str]) -> str:
         """The text without such words."""
