@@ -97,3 +97,21 @@ def test_close_pictures_meet_within_the_distance(ctx: Any, batch: Any, pictures:
     assert 0 < distance <= 7
     assert ImageDeduplicator(max_distance=distance).reduce(table, ctx).copies.tolist() == [1, 1, 0]
     assert ImageDeduplicator(max_distance=distance - 1).reduce(table, ctx).copies.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("method", ["phash", "dhash", "whash", "ahash"])
+def test_scaled_hashes_lie_near_the_exact_ones(method: Any, ctx: Any, batch: Any, pictures: Any) -> None:
+    for number in range(4):
+        small = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((900, 700), Image.Resampling.BICUBIC).save(pictures / f"{number}.jpg")
+    (pictures / "again.jpg").write_bytes((pictures / "0.jpg").read_bytes())
+    rows = batch(["a"] * 5, images=[["0.jpg"], ["1.jpg"], ["2.jpg"], ["3.jpg"], ["again.jpg"]])
+    exact, scaled = (
+        [
+            int(value, 16)
+            for value in ImageDeduplicator(method=method, scaled=flag).partial(rows, ctx)["image"].to_pylist()
+        ]
+        for flag in (False, True)
+    )
+    assert scaled[0] == scaled[4] and len(set(scaled)) == 4
+    assert max((a ^ b).bit_count() for a, b in zip(exact, scaled, strict=True)) <= 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from bettersynth.ops.base import IMAGES, TEXT, Batch, Deduplicator, Stats, Verdi
 from bettersynth.ops.dedup.document_deduplicator import DocumentDeduplicator
 
 _BYTES = 8
+# Twice the side that the hash itself works with, at least: enough for Lanczos to smooth.
+_SCALED_PX = {"phash": 128, "dhash": 64, "ahash": 64, "whash": 512}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +30,8 @@ class ImageDeduplicator(Deduplicator):
         consider_text: the text must be equal too.
         max_distance: hashes may differ in so many bits (ours; 0 is Data-Juicer's rule, at most 7). Only rows with
             one picture are compared this way.
+        scaled: hash JPEGs decoded at a fraction of their size (ours), three times as fast. Hashes differ from
+            Data-Juicer's in a few bits; equal files still have equal hashes, near copies mostly.
     """
 
     reads: ClassVar[tuple[str, ...]] = (TEXT, IMAGES)
@@ -36,6 +41,7 @@ class ImageDeduplicator(Deduplicator):
     method: Literal["phash", "dhash", "whash", "ahash"] = "phash"
     consider_text: bool = False
     max_distance: int = 0
+    scaled: bool = False
 
     def check(self) -> None:
         """The distance is a small number of bits."""
@@ -45,9 +51,11 @@ class ImageDeduplicator(Deduplicator):
     def partial(self, batch: Batch, ctx: OpContext) -> Stats:
         """Concatenated hashes, and the text's when it counts."""
         hash_of = METHODS[self.method]
-        hashes = [
-            "".join(hash_of(ctx.image(path)) for path in dict.fromkeys(paths)) for paths in ctx.image_paths(batch)
-        ]
+
+        def look(path: Path) -> str:
+            return hash_of(ctx.small_image(path, _SCALED_PX[self.method]) if self.scaled else ctx.image(path))
+
+        hashes = ["".join(look(path) for path in dict.fromkeys(paths)) for paths in ctx.image_paths(batch)]
         text = DocumentDeduplicator()
         texts = [text.digest(value).hex() if self.consider_text else "" for value in batch.column(TEXT).to_pylist()]
         return {"image": pa.array(hashes, pa.string()), "text": pa.array(texts, pa.string())}
