@@ -10,6 +10,7 @@ import numpy as np
 
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
+from bettersynth.infer.protocols import FaceSearch
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,12 +36,20 @@ class CascadeFaces:
             raise DataError(t("cannot load the model"), where=str(place))
         self.digest = str(place)
 
-    def faces(self, images: Sequence[Image]) -> list[list[tuple[int, int, int, int]]]:
+    def faces(
+        self, images: Sequence[Image], search: FaceSearch = FaceSearch()
+    ) -> list[list[tuple[int, int, int, int]]]:
         """(left, top, width, height) lists, clipped to the picture."""
         found = []
         for image in images:
             grey = self._cv2.cvtColor(np.asarray(image), self._cv2.COLOR_RGB2GRAY)
-            boxes = self.model.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=3)
+            boxes = self.model.detectMultiScale(
+                grey,
+                scaleFactor=search.scale,
+                minNeighbors=search.neighbours,
+                minSize=search.min_size,
+                maxSize=search.max_size,
+            )
             found.append([_clip(tuple(int(v) for v in box), image.size) for box in boxes])
         return found
 

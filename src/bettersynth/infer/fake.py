@@ -14,7 +14,7 @@ import numpy as np
 
 from bettersynth.core.fingerprint import digest_bytes
 from bettersynth.core.seed import derive_seed
-from bettersynth.infer.protocols import Box, FloatArray, TextNll
+from bettersynth.infer.protocols import Box, FaceSearch, FloatArray, TextNll
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -143,7 +143,9 @@ class FakeFaces:
 
     digest = "fake"
 
-    def faces(self, images: Sequence[Image]) -> list[list[tuple[int, int, int, int]]]:
+    def faces(
+        self, images: Sequence[Image], search: FaceSearch = FaceSearch()
+    ) -> list[list[tuple[int, int, int, int]]]:
         """(left, top, width, height) lists."""
         found = []
         for image in images:

@@ -174,13 +174,31 @@ class PhraseGrounder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class FaceSearch:
+    """How a cascade looks for faces; names and defaults of OpenCV's ``detectMultiScale``, as Data-Juicer uses it.
+
+    Args:
+        scale: how much the window grows from one round to the next.
+        neighbours: overlapping finds that make a face.
+        min_size, max_size: (width, height) of the smallest and largest face in pixels.
+    """
+
+    scale: float = 1.1
+    neighbours: int = 3
+    min_size: tuple[int, ...] | None = None
+    max_size: tuple[int, ...] | None = None
+
+
 @runtime_checkable
 class FaceDetector(Protocol):
     """Finds faces."""
 
     digest: str
 
-    def faces(self, images: Sequence[Image]) -> list[list[tuple[int, int, int, int]]]:
+    def faces(
+        self, images: Sequence[Image], search: FaceSearch = FaceSearch()
+    ) -> list[list[tuple[int, int, int, int]]]:
         """(left, top, width, height) of the faces of each picture, in pixels, clipped to it."""
         ...
 

@@ -16,6 +16,7 @@ from bettersynth.infer.protocols import Box
 from bettersynth.ops._images import second_class
 from bettersynth.ops._phrases import noun_phrases
 from bettersynth.ops.filters.adaptive_threshold_filter import AdaptiveThresholdFilter
+from bettersynth.ops.filters.caption_agreement_filter import CaptionAgreementFilter, word_agreement
 from bettersynth.ops.filters.image_aesthetics_filter import ImageAestheticsFilter
 from bettersynth.ops.filters.image_face_count_filter import ImageFaceCountFilter
 from bettersynth.ops.filters.image_face_ratio_filter import ImageFaceRatioFilter
@@ -88,6 +89,10 @@ def test_faces(ctx: Any, batch: Any, pictures: Path) -> None:
         side = faces[0][2] if faces else 0
         assert values[number] == [side * side / (40 * (40 + 10 * number))]
     assert kept == [value[0] <= 0.1 for value in values]
+    with pytest.raises(ValueError, match="scaleFactor"):
+        ImageFaceCountFilter(scaleFactor=1.0).check()
+    with pytest.raises(ValueError, match="pairs"):
+        ImageFaceRatioFilter(minSize=(3,)).check()
     counts, kept, _ = scored(ImageFaceCountFilter(cv_classifier="fake"), rows, ctx)
     assert counts == [[float(len(faces))] for faces in found] and kept == [value == [1.0] for value in counts]
 
@@ -201,3 +206,14 @@ def test_thresholds_of_odd_data(ctx: Any, batch: Any) -> None:
         AdaptiveThresholdFilter(stat="a", method="otsu").check()
     with pytest.raises(ValueError, match="share"):
         AdaptiveThresholdFilter(stat="a", share=0.6).check()
+
+
+def test_captions_agree_by_words_or_by_vectors(ctx: Any, batch: Any, pictures: Path) -> None:
+    own = ctx.captioner("fake").caption([ctx.image(pictures / "0.png")])[0]
+    rows = batch([f"<image> {own}", "<image> zebra crossing", "<image>", "none"], images=[["0.png"]] * 3 + [[]])
+    values, kept, _ = scored(CaptionAgreementFilter(hf_img2seq="fake"), rows, ctx)
+    assert values == [1.0, 0.0, None, None] and kept == [True, False, True, True]
+    vectors, _, _ = scored(CaptionAgreementFilter(hf_img2seq="fake", hf_clip="fake"), rows, ctx)
+    assert vectors[0] == 1.0 and vectors[1] < 0.999
+    assert word_agreement("two glass cups", "a cup of glass") == pytest.approx(0.8)
+    assert word_agreement("", "") == 0.0

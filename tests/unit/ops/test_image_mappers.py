@@ -18,6 +18,7 @@ from bettersynth.ops._context import OpContext
 from bettersynth.ops._foreground import by_border
 from bettersynth.ops.mappers.image_background_augment_mapper import ImageBackgroundAugmentMapper
 from bettersynth.ops.mappers.image_blur_mapper import ImageBlurMapper
+from bettersynth.ops.mappers.image_captioning_mapper import ImageCaptioningMapper
 from bettersynth.ops.mappers.image_color_augment_mapper import ImageColorAugmentMapper, turn_hue
 from bettersynth.ops.mappers.image_face_blur_mapper import ImageFaceBlurMapper
 from bettersynth.ops.mappers.image_geometry_augment_mapper import (
@@ -272,3 +273,18 @@ def test_tags_come_best_first_and_follow_the_pixels(ctx: Any, batch: Any) -> Non
     assert all(len(entry) <= 1 for row in sure for entry in row)
     with pytest.raises(ValueError, match="different words"):
         ImageTaggingMapper(tags=("a", "a")).check()
+
+
+def test_a_row_s_own_prompt_goes_before_the_common_one(ctx: Any, batch: Any, pictures: Path) -> None:
+    import orjson
+    import pyarrow as pa
+
+    texts = ["<image> a <|__dj__eoc|>"] * 3
+    rows = batch(texts, images=[["0.png"], ["1.png"], ["0.png"]])
+    records = pa.array([orjson.dumps(record).decode() for record in ({"ask": "x"}, {}, {"ask": "y"})])
+    rows = rows.set_column(rows.schema.get_field_index("__record__"), "__record__", records)
+    operator = ImageCaptioningMapper(hf_img2seq="fake", prompt="p", prompt_key="ask", keep_original_sample=False)
+    out = operator.make(rows, ctx).batch.column("text").to_pylist()
+    captioner = ctx.captioner("fake")
+    for text, name, prompt in zip(out, ("0.png", "1.png", "0.png"), ("x", "p", "y"), strict=True):
+        assert captioner.caption([ctx.image(pictures / name)], prompt=prompt, max_new_tokens=128)[0] in text

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from bettersynth.core.sample import RowKey
 from bettersynth.ops._context import OpContext
+from bettersynth.ops._fields import field_values
 from bettersynth.ops._images import ChunkPair, chunk_pairs
 from bettersynth.ops._simhash import simhash
 from bettersynth.ops.base import IMAGES, TEXT, Batch, Generator, Made, row_keys, with_column
@@ -33,6 +34,9 @@ class ImageCaptioningMapper(Generator):
             or all, each its own row.
         keep_original_sample: whether the source row stays.
         prompt: text the caption starts from.
+        prompt_key: field of the row that holds its own prompt; goes before ``prompt``.
+        gpu_batch_size: accepted for Data-Juicer's recipes; the model chooses its own.
+        trust_remote_code: accepted for Data-Juicer's recipes; code of a model folder is never run.
         max_new_tokens: longest caption, in tokens.
     """
 
@@ -46,6 +50,9 @@ class ImageCaptioningMapper(Generator):
     keep_candidate_mode: Literal["random_any", "similar_one_simhash", "all"] = "random_any"
     keep_original_sample: bool = True
     prompt: str | None = None
+    prompt_key: str | None = None
+    gpu_batch_size: int = 8
+    trust_remote_code: bool = False
     max_new_tokens: int = 128
 
     def check(self) -> None:
@@ -57,7 +64,7 @@ class ImageCaptioningMapper(Generator):
         """Originals and copies, ordered by source."""
         keys = row_keys(batch)
         pairs = chunk_pairs(batch, ctx)
-        captions = self._captions(pairs, keys, ctx)
+        captions = self._captions(pairs, keys, self._prompts(batch), ctx)
         by_row: dict[int, list[list[list[str]]]] = {}
         for pair, drawn in zip(pairs, captions, strict=True):
             by_row.setdefault(pair.row, []).append(drawn)
@@ -77,24 +84,38 @@ class ImageCaptioningMapper(Generator):
         made = with_column(batch.take(pa.array(source, pa.int64())), TEXT, pa.array(out_texts, pa.string()))
         return Made(made, np.array(source, np.int64), np.array(is_child, bool))
 
-    def _captions(self, pairs: list[ChunkPair], keys: list[RowKey], ctx: OpContext) -> list[list[list[str]]]:
+    def _prompts(self, batch: Batch) -> list[str]:
+        """What each row's captions start from."""
+        common = self.prompt or ""
+        if not self.prompt_key:
+            return [common] * batch.num_rows
+        return [value if isinstance(value, str) else common for value in field_values(batch, self.prompt_key)[0]]
+
+    def _captions(
+        self, pairs: list[ChunkPair], keys: list[RowKey], prompts: list[str], ctx: OpContext
+    ) -> list[list[list[str]]]:
         """[pair][candidate][picture] captions."""
         if not pairs:
             return []
         images: list[Image] = [image for pair in pairs for image in pair.images]
         owners = [keys[pair.row] for pair in pairs for _ in pair.images]
+        wanted = np.array([prompts[pair.row] for pair in pairs for _ in pair.images], object)
         model = ctx.captioner(self.hf_img2seq)
         rounds = []
         for number in range(self.caption_num):
             seeds = [ctx.seed_of(f"{self.name} {number} {place}", key) for place, key in enumerate_same(owners)]
-            rounds.append(
-                model.caption(
-                    images,
-                    seeds=None if self.caption_num == 1 else seeds,
+            drawn: list[str] = [""] * len(images)
+            for prompt in dict.fromkeys(wanted.tolist()):
+                places = np.flatnonzero(wanted == prompt).tolist()
+                some = model.caption(
+                    [images[place] for place in places],
+                    seeds=None if self.caption_num == 1 else [seeds[place] for place in places],
                     max_new_tokens=self.max_new_tokens,
-                    prompt=self.prompt or "",
+                    prompt=prompt,
                 )
-            )
+                for place, caption in zip(places, some, strict=True):
+                    drawn[place] = caption
+            rounds.append(drawn)
         found, start = [], 0
         for pair in pairs:
             stop = start + len(pair.images)
