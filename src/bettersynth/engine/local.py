@@ -28,6 +28,7 @@ from bettersynth.engine import export, trace
 from bettersynth.engine.export import ExportSettings
 from bettersynth.engine.jobs import FIELD, PARTIAL, Settings, ShardJob, StageJob, StepCount
 from bettersynth.engine.keys import phase_key
+from bettersynth.engine.passport import describe_steps
 from bettersynth.engine.plan import Plan, Stage, plan, unwrap
 from bettersynth.engine.pool import Pool
 from bettersynth.engine.progress import Progress, StageMeter, totals_of
@@ -427,6 +428,7 @@ def _finish(
         "shards_computed": state.computed,
         "shards_cached": state.cached,
         "sources": [file.path for file in source.files],
+        "steps": describe_steps(planned, state.facts),
         "image_roots": [file.image_root for file in source.files],
     }
     return write_manifest(out, kind="dataset", facts=facts, files=files, parents={"source": source.digest}, run=run)

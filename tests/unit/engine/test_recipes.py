@@ -124,7 +124,8 @@ def test_required_fields_and_all_text_keys_are_checked_per_row(tmp_path: Path) -
 
 def test_preflight_finds_every_mistake_at_once(rows: Path) -> None:
     (rows / "r.yaml").write_text(
-        "dataset_path: a.jsonl\ntext_keys: txt\nexport_path: out/res\nimage_key: images\nnpp: 3\nop_list_to_trace: [text_filter]\n"
+        "dataset_path: a.jsonl\ntext_keys: txt\nexport_path: out/res\nimage_key: images\n"
+        "npp: 3\nop_list_to_trace: [text_filter]\n"
         "process:\n  - text_length_fliter:\n  - text_length_filter: {min_len: [1]}\n"
         "  - image_text_similarity_filter: {hf_clip: /no/model}\n"
     )

@@ -70,9 +70,9 @@ def _overview(args: argparse.Namespace, folder: Path) -> int:
 
 
 def _passports(args: argparse.Namespace, folder: Path, ids: list[str]) -> int:
-    from bettersynth.engine.trace import history
+    from bettersynth.engine.passport import passport
 
-    passports = {row_id: history(folder, row_id) for row_id in ids}
+    passports = {row_id: passport(folder, row_id) for row_id in ids}
     for row_id, events in passports.items():
         if not events:
             raise DataError(t("no row of that id"), where=str(folder), got=row_id, hint=_nearest(folder, row_id))
@@ -80,10 +80,12 @@ def _passports(args: argparse.Namespace, folder: Path, ids: list[str]) -> int:
         print_json(passports)
         return 0
     for row_id, events in passports.items():
-        print(f"{row_id}  {events[0]['image']}".rstrip())
-        for event in events:
-            _print_event(event)
-        print()
+        for key in dict.fromkeys(event["key"] for event in events):
+            mine = [event for event in events if event["key"] == key]
+            print(f"{row_id}  {next((e['image'] for e in mine if e['image']), '')}".rstrip())
+            for event in mine:
+                _print_event(event)
+            print()
     return 0
 
 
@@ -99,8 +101,10 @@ def _print_event(event: dict[str, Any]) -> None:
     reason = f": {event['reason']}" if event["reason"] else ""
     print(f"  {step}  {t(event['action'])}{reason}")
     scores = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in event["scores"].items()}
+    limits = [f"{name}={value}" for name, value in event.get("limits", {}).items() if value is not None]
     if scores:
-        print("    " + "  ".join(f"{name}={value}" for name, value in scores.items()))
+        shown = "  ".join(f"{name}={value}" for name, value in scores.items())
+        print(f"    {shown}" + (f"  ({', '.join(limits)})" if limits else ""))
     for label, text in ((t("before"), event["before"]), (t("after"), event["after"])):
         if text is not None:
             print(f"    {label}: {text!r}")

@@ -1,0 +1,15 @@
+"""The difference of two data sets on the command line."""
+
+
+def test_two_results_of_one_pool(call, tiny_world, tmp_path):
+    words = ("process", tiny_world / "mine.yaml", "--workspace", tiny_world, "--np", 1)
+    call(*words, "--out", tmp_path / "a")
+    call(*words, "--out", tmp_path / "b", "--set", "text_length_filter.min_len=60")
+    text = call("diff", tmp_path / "a", tmp_path / "b").out
+    assert "only in A" in text and "text_length_filter: text_len below min_len" in text
+    found = call("diff", tmp_path / "a", tmp_path / "b", "--json", "--show", 1).data
+    assert found["rows_a"] == found["same"] + sum(group["samples"] for group in found["groups"])
+    assert all(len(group["examples"]) == 1 for group in found["groups"])
+    assert "samples equal" in call("diff", tmp_path / "a", tmp_path / "a").out
+    assert "no such file or folder" in call("diff", tmp_path / "a", tmp_path / "none", expect=2).err
+    assert "not a number of ids" in call("diff", tmp_path / "a", tmp_path / "b", "--show", -1, expect=2).err
