@@ -23,12 +23,14 @@ class CascadeFaces:
         classifier: a cascade file (``haarcascade_frontalface_alt.xml``), or None for the one OpenCV brings.
 
     Raises:
-        ModuleNotFoundError: OpenCV is not installed. DataError: no cascade in this file.
+        ModuleNotFoundError: OpenCV is not installed, or has no cascades. DataError: no cascade in this file.
     """
 
     def __init__(self, classifier: Path | None) -> None:
         import cv2  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
+        if not hasattr(cv2, "CascadeClassifier"):  # plain OpenCV 5 has none any more
+            raise ModuleNotFoundError("no cascades in this OpenCV", name="cv2.CascadeClassifier")
         self._cv2 = cv2
         place = classifier or Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt.xml"
         self.model = cv2.CascadeClassifier(str(place))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bettersynth.core.errors import ConfigError, DataError
+from bettersynth.core.errors import ConfigError, DataError, MissingExtraError
 from bettersynth.infer import fake, protocols
-from bettersynth.infer.loader import load_classifier, load_grounder, load_matcher, load_scorer, load_segmenter
+from bettersynth.infer.loader import (
+    load_classifier,
+    load_faces,
+    load_grounder,
+    load_matcher,
+    load_scorer,
+    load_segmenter,
+)
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -146,3 +155,41 @@ def test_the_stand_ins_fit_the_protocols(images: list[Image.Image]) -> None:
                for image, found in zip(images, faces.faces(images), strict=True) for x, y, w, h in found)  # fmt: skip
     boxes = fake.FakeGrounder().ground(images[0], ["a", "b"], 1)
     assert len(boxes) == 1 and boxes[0].right >= boxes[0].left
+
+
+class _Cascade:
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def empty(self) -> bool:
+        return self.place.endswith("no.xml")
+
+    def detectMultiScale(self, grey: Any, **search: Any) -> list[list[int]]:
+        self.search = search
+        return [[-2, 3, 10, 8], [grey.shape[1] - 4, grey.shape[0] - 3, 9, 9]]
+
+
+def _cv2(**names: Any) -> Any:
+    module = types.ModuleType("cv2")
+    module.data = types.SimpleNamespace(haarcascades="/cascades/")  # type: ignore[attr-defined]
+    module.COLOR_RGB2GRAY = 7  # type: ignore[attr-defined]
+    module.cvtColor = lambda pixels, code: pixels[..., 0]  # type: ignore[attr-defined]
+    for name, value in names.items():
+        setattr(module, name, value)
+    return module
+
+
+def test_faces_are_clipped_to_the_picture_and_searched_as_asked(
+    images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", _cv2(CascadeClassifier=_Cascade))
+    detector = load_faces("")
+    assert detector.digest == "/cascades/haarcascade_frontalface_alt.xml"
+    found = detector.faces(images[:1], protocols.FaceSearch(1.2, 4, (5, 5)))
+    assert found == [[(0, 3, 10, 8), (46, 37, 4, 3)]]
+    assert detector.model.search == {"scaleFactor": 1.2, "minNeighbors": 4, "minSize": (5, 5), "maxSize": None}  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="cannot load the model"):
+        load_faces("no.xml")
+    monkeypatch.setitem(sys.modules, "cv2", _cv2())
+    with pytest.raises(MissingExtraError, match="'faces' extra"):
+        load_faces("")
