@@ -218,7 +218,9 @@ def trial(name: str, data: Path, out: Path) -> dict[str, Any]:
     asks = sorted(set(cls.facts.params) & _MODEL_KEYS)  # type: ignore[attr-defined]
     if asks:
         return {"status": "model", "note": f"asks a model ({asks[0]}); without one it answered nothing, in silence"}
-    return {"status": "ran", **_changed(data, rows)}
+    models = sorted(name for name in cls.facts.params if re.search(r"^hf_|_model$|^model_path$", name))  # type: ignore[attr-defined]
+    note = {"note": f"these rows did not need its model ({models[0]})"} if models else {}
+    return {"status": "ran", **note, **_changed(data, rows)}
 
 
 def _modality(name: str, data: Path) -> str:

@@ -42,12 +42,12 @@ import os, random
 from data_juicer.ops.base_op import *
 S, M = "__dj__stats__", "__dj__meta__"
 
-@OPERATORS.add("suffix_filter")
+@OPERATORS.add("video_duration_filter")
 class Length(Filter):
     batched = True
-    def __init__(self, suffixes=(), **kwargs):
+    def __init__(self, min_duration=0, **kwargs):
         super().__init__(**kwargs)
-        self.least = int(suffixes[0]) if suffixes else 0
+        self.least = min_duration
         if self.least > 1000:
             raise ValueError("too much is asked")
     def compute_stats_batched(self, samples):
@@ -59,7 +59,7 @@ class Length(Filter):
     def process_batched(self, samples):
         return [stat["letters"] >= self.least for stat in samples[S]]
 
-@OPERATORS.add("phrase_grounding_recall_filter")
+@OPERATORS.add("video_resolution_filter")
 class Single(Filter):
     def compute_stats_single(self, sample):
         sample[S]["n_images"] = len(sample["images"])
@@ -67,7 +67,7 @@ class Single(Filter):
     def process_single(self, sample):
         return bool(sample[S]["n_images"])
 
-@OPERATORS.add("nlpaug_en_mapper")
+@OPERATORS.add("video_captioning_from_summarizer_mapper")
 class Doubler(Mapper):
     batched = True
     def process_batched(self, samples):
@@ -83,13 +83,13 @@ class Doubler(Mapper):
                 out["text"][-1] = text + str(number)
         return out
 
-@OPERATORS.add("nlpcda_zh_mapper")
+@OPERATORS.add("video_trajectory_overlay_mapper")
 class Forgetful(Mapper):
     batched = True
     def process_batched(self, samples):
         return {"text": [text.upper() for text in samples["text"] for _ in range(2)]}
 
-@OPERATORS.add("text_tagging_by_prompt_mapper")
+@OPERATORS.add("video_tagging_from_audio_mapper")
 class Tags(Mapper):
     def process_single(self, sample):
         sample[M]["tags"] = sorted({sample["text"][:1]})
@@ -98,12 +98,12 @@ class Tags(Mapper):
         sample["luck"] = random.random()
         return sample
 
-@OPERATORS.add("dialog_topic_detection_mapper")
+@OPERATORS.add("video_depth_estimation_mapper")
 class Missing(Mapper):
     def process_single(self, sample):
         import a_package_that_nobody_has
 
-@OPERATORS.add("document_minhash_deduplicator_with_uid")
+@OPERATORS.add("video_deduplicator")
 class Same(Deduplicator):
     def compute_hash(self, sample):
         sample["__dj__hash"] = sample["text"].lower().encode()

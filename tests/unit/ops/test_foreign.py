@@ -87,17 +87,22 @@ def recipe(steps: Any, data: Path, **keys: Any) -> Any:
 
 
 def test_a_filter_keeps_and_scores_and_sets_aside_only_the_bad_row(run: Run) -> None:
-    done = run(["abcdef", "ab", "a bad one", "abcdefgh"], {"suffix_filter": {"suffixes": ["5"]}})
+    done = run(["abcdef", "ab", "a bad one", "abcdefgh"], {"video_duration_filter": {"min_duration": 5}})
     assert done.texts == ["abcdef", "abcdefgh"]
     assert [stats["letters"] for stats in done.stats] == [6, 8]
     assert [(row["id"], row["error"]) for row in done.quarantine] == [("r2", "ValueError: a bad text in the batch")]
     (step,) = done.steps
-    assert (step.rows_in, step.rows_out, step.quarantined, dict(step.dropped)) == (4, 2, 1, {"suffix_filter": 1})
+    assert (step.rows_in, step.rows_out, step.quarantined, dict(step.dropped)) == (
+        4,
+        2,
+        1,
+        {"video_duration_filter": 1},
+    )
 
 
 def test_a_mapper_makes_none_one_or_many_rows_and_a_death_costs_one_row(run: Run) -> None:
     texts = ["x", "none", "xx", "bad x", "x die", "xxx"]
-    done = run(texts, "nlpaug_en_mapper")
+    done = run(texts, "video_captioning_from_summarizer_mapper")
     assert done.texts == ["x0", "xx0", "xx1", "xxx0", "xxx1", "xxx2"]
     assert [row["id"] for row in done.rows] == ["r0", "r2", "r2", "r5", "r5", "r5"]
     assert [row["id"] for row in done.quarantine] == ["r3", "r4"]
@@ -106,13 +111,13 @@ def test_a_mapper_makes_none_one_or_many_rows_and_a_death_costs_one_row(run: Run
 
 
 def test_a_mapper_that_forgets_where_rows_come_from_is_asked_row_by_row(run: Run) -> None:
-    done = run(["a", "b"], "nlpcda_zh_mapper", extra=1)
+    done = run(["a", "b"], "video_trajectory_overlay_mapper", extra=1)
     assert done.texts == ["A", "A", "B", "B"] and [row["id"] for row in done.rows] == ["r0", "r0", "r1", "r1"]
 
 
 def test_new_fields_meta_and_pictures_reach_the_result_in_the_record_s_order(run: Run, tmp_path: Path) -> None:
     (tmp_path / "p.png").write_bytes(b"png")
-    done = run(["abc", "b"], "text_tagging_by_prompt_mapper", images=["p.png"], other={"k": [1]})
+    done = run(["abc", "b"], "video_tagging_from_audio_mapper", images=["p.png"], other={"k": [1]})
     first = done.rows[0]
     assert list(first)[:4] == ["id", "text", "images", "other"]
     assert first["query"] == "what is r0?" and first["__dj__meta__"] == {"tags": ["a"]}
@@ -122,15 +127,13 @@ def test_new_fields_meta_and_pictures_reach_the_result_in_the_record_s_order(run
 
 def test_luck_depends_on_the_row_and_not_on_the_workers(run: Run) -> None:
     texts = [f"t{n}" for n in range(30)]
-    alone = [row["luck"] for row in run(texts, "text_tagging_by_prompt_mapper").rows]
-    changed = {"text_tagging_by_prompt_mapper": {"data_juicer_python": None}}
-    assert alone == [row["luck"] for row in run(texts, changed, "nlpcda_zh_mapper", workers=2).rows][::2]
+    alone = [row["luck"] for row in run(texts, "video_tagging_from_audio_mapper").rows]
+    changed = {"video_tagging_from_audio_mapper": {"data_juicer_python": None}}
+    assert alone == [row["luck"] for row in run(texts, changed, "video_trajectory_overlay_mapper", workers=2).rows][::2]
 
 
 def test_operators_over_all_rows(run: Run) -> None:
-    done = run(
-        ["aa", "AA", "b", "aa", "ccc"], "document_minhash_deduplicator_with_uid", {"image_ohem_selector": {"topk": 2}}
-    )
+    done = run(["aa", "AA", "b", "aa", "ccc"], "video_deduplicator", {"image_ohem_selector": {"topk": 2}})
     assert done.texts == ["aa", "ccc"], "the first of equals stays; the order is the data set's"
     assert [dict(step.dropped) for step in done.steps] == [{"duplicate of an earlier row": 2}, {"not selected": 1}]
 
@@ -142,38 +145,40 @@ def test_groups_are_numbered_and_then_made_into_one_row_each(run: Run) -> None:
 
 
 def test_image_tokens_are_data_juicer_s_there_and_ours_here(run: Run) -> None:
-    done = run(["<image>\nx"], "nlpcda_zh_mapper")
+    done = run(["<image>\nx"], "video_trajectory_overlay_mapper")
     assert done.texts[0] == "<image>\nX".upper().replace("<IMAGE>", "<__DJ__IMAGE>"), "it sees its own spelling"
 
 
 def test_what_cannot_be_made_stops_the_run_and_says_why(run: Run) -> None:
     with pytest.raises(BetterSynthError, match="too much is asked"):
-        run(["a"], {"suffix_filter": {"suffixes": ["2000"]}})
+        run(["a"], {"video_duration_filter": {"min_duration": 2000}})
     with pytest.raises(BetterSynthError, match="a_package_that_nobody_has"):
-        run(["a"], "dialog_topic_detection_mapper")
+        run(["a"], "video_depth_estimation_mapper")
 
 
 def test_a_process_that_hangs_is_given_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TIMEOUT_VARIABLE, "0.0")
     with pytest.raises(BetterSynthError, match="no answer in time"):
-        run(["abc"] * 20, "nlpcda_zh_mapper")
+        run(["abc"] * 20, "video_trajectory_overlay_mapper")
 
 
 def test_parameters_are_checked_without_data_juicer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PYTHON_VARIABLE, sys.executable)
     steps = [
-        {"nlpaug_en_maper": {}},
-        {"nlpaug_en_mapper": {"aug_num": "many"}},
-        {"suffix_filter": {"suffixes": 3.5, "sufixes": []}},
+        {"video_captioning_from_sumarizer_mapper": {}},
+        {"video_captioning_from_summarizer_mapper": {"keep_tag_num": "many"}},
+        {"video_duration_filter": {"min_duration": "long", "min_durration": 1}},
         "ray_repartition_pipeline",
-        "nlpaug_zh_mapper",
+        "vlm_ray_vllm_engine_pipeline",
     ]
     with pytest.raises(ConfigErrors) as caught:
         recipe(steps, tmp_path / "none.jsonl")
     shown = caught.value.render()
-    assert "did you mean 'nlpaug_en_mapper'?" in shown and "did you mean 'suffixes'?" in shown
-    assert "process[1].nlpaug_en_mapper.aug_num" in shown
-    assert "process[2].suffix_filter.suffixes" in shown and "it belongs to Ray's executor" in shown
+    assert (
+        "did you mean 'video_captioning_from_summarizer_mapper'?" in shown and "did you mean 'min_duration'?" in shown
+    )
+    assert "process[1].video_captioning_from_summarizer_mapper.keep_tag_num" in shown
+    assert "process[2].video_duration_filter.min_duration" in shown and "it belongs to Ray's executor" in shown
 
 
 def test_without_data_juicer_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,22 +186,29 @@ def test_without_data_juicer_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     if importlib.util.find_spec("data_juicer") is not None:
         pytest.skip("Data-Juicer is installed here")
     with pytest.raises(BetterSynthError) as caught:
-        recipe(["nlpaug_en_mapper"], tmp_path / "none.jsonl")
+        recipe(["video_captioning_from_summarizer_mapper"], tmp_path / "none.jsonl")
     shown = caught.value.render()
-    assert "bettersynth[data-juicer]" in shown and PYTHON_VARIABLE in shown and "process[0].nlpaug_en_mapper" in shown
+    assert (
+        "bettersynth[data-juicer]" in shown
+        and PYTHON_VARIABLE in shown
+        and "process[0].video_captioning_from_summarizer_mapper" in shown
+    )
     monkeypatch.setenv(PYTHON_VARIABLE, "/no/such/python")
     with pytest.raises(BetterSynthError, match="no Python at this place"):
-        recipe(["nlpaug_en_mapper"], tmp_path / "none.jsonl")
+        recipe(["video_captioning_from_summarizer_mapper"], tmp_path / "none.jsonl")
 
 
 def test_the_challenge_track_takes_only_what_rewrites_texts_or_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PYTHON_VARIABLE, sys.executable)
-    tracks = {name: operator_class(name).track for name in ("nlpaug_en_mapper", "suffix_filter")}
-    assert tracks == {"nlpaug_en_mapper": "open", "suffix_filter": "challenge"}
+    tracks = {
+        name: operator_class(name).track
+        for name in ("video_captioning_from_summarizer_mapper", "video_duration_filter")
+    }
+    assert tracks == {"video_captioning_from_summarizer_mapper": "open", "video_duration_filter": "challenge"}
     with pytest.raises(BetterSynthError, match="adds ids, questions or turns"):
-        make_plan(recipe(["nlpaug_en_mapper"], tmp_path / "none.jsonl", track="challenge"))
+        make_plan(recipe(["video_captioning_from_summarizer_mapper"], tmp_path / "none.jsonl", track="challenge"))
 
 
 def test_every_operator_of_data_juicer_has_a_class_that_travels() -> None:
@@ -208,7 +220,7 @@ def test_every_operator_of_data_juicer_has_a_class_that_travels() -> None:
         again = pickle.loads(pickle.dumps(operator))
         assert again == operator and again.name == name
     with pytest.raises(ConfigError):
-        OPERATORS.check("nlpaug_en_maper")
+        OPERATORS.check("video_duration_filtr")
 
 
 def test_the_table_of_operators_is_current() -> None:
@@ -221,6 +233,22 @@ def test_the_table_of_operators_is_current() -> None:
     )
     assert named <= set(tool.native_names()), "run: python tools/operator_table.py"
     assert page == tool.table(facts, sorted(named)), "run: python tools/operator_table.py"
+
+
+def test_a_failing_row_is_not_computed_again_and_again(run: Run, python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    own = type(server(str(python))).ask
+    monkeypatch.setattr(
+        "bettersynth.ops.foreign._process.Server.ask",
+        lambda self, header, table=None: asked.append(len(table)) or own(self, header, table),
+    )
+    done = run([*["fine"] * 20, "bad", *["fine"] * 20], "video_duration_filter")
+    assert len(done.rows) == 40 and asked == [41], "the halves are answered from memory"
+
+
+def test_explain_tells_its_parameters(call: Any) -> None:
+    page = call("explain", "video_duration_filter").out
+    assert "Data-Juicer's video_duration_filter" in page and "min_duration" in page
 
 
 def test_the_server_side_imports_nothing_of_ours() -> None:

@@ -73,6 +73,13 @@ def _operator(name: str) -> dict[str, Any]:
     return {"name": name, "kind": "operator", "doc": inspect.getdoc(cls), **facts, "parameters": fields}
 
 
+def _is_data_juicers(name: str) -> bool:
+    """Whether an operator is one of Data-Juicer's that the adapter runs."""
+    from bettersynth.ops._catalog import OPERATORS
+
+    return OPERATORS.is_foreign(name)
+
+
 def _module(kind: str) -> Callable[[str], dict[str, Any]]:
     def describe(name: str) -> dict[str, Any]:
         module = _MODULES[kind].module(name)
@@ -104,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(dict(rows)) if args.json else print_rows((kind, t("what it does")), rows)
         return 0
     found = [kind for kind in _kinds() if args.name in _names(kind)]
+    found = found or (["operator"] if _is_data_juicers(args.name) else [])
     if not found:
         known = [name for kind in _kinds() for name in _names(kind)]
         hint = did_you_mean(args.name, known) or t("see: {command}", command="bettersynth explain")

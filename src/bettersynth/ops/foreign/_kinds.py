@@ -90,13 +90,14 @@ def ask_rows(operator: Any, batch: Batch, ctx: OpContext, *, do: str = "work") -
     # The row as sent is the memory's key: equal rows of equal operators have equal answers.
     about = orjson.dumps([operator.name, do, params])
     keys = [(about, seed, row) for row, seed in rows]
-    if not all(key in process.answers for key in keys):
-        process.answers = dict(zip(keys, _ask(process, operator, params, rows, ctx, do), strict=True))
-    answers = [process.answers[key] for key in keys]
+    known = process.answers
+    if not all(key in known for key in keys):
+        known = dict(zip(keys, _ask(process, operator, params, rows, ctx, do), strict=True))
+        process.answers = known if any(found.get("error") for row in known.values() for found in row) else {}
+    answers = [known[key] for key in keys]
     errors = [found["error"] for row in answers for found in row if found.get("error")]
     if errors:
         raise DataError(errors[0])
-    process.answers = {}
     return [{**found, "source": place} for place, row in enumerate(answers) for found in row]
 
 
@@ -269,7 +270,7 @@ def foreign_class(name: str) -> type[Operator]:
         "grouper": (STATS + GROUP,),
         "aggregator": (STATS + name,),
     }
-    rewrites = facts.is_one_to_one and set(facts.changes) <= {TEXT, IMAGES}
+    rewrites = facts.is_one_to_one and {*facts.changes, TEXT} <= {TEXT, IMAGES} and bool(facts.changes)
     fields: list[Any] = [(key, _type(about), dataclasses.field(default=DEFAULT)) for key, about in facts.params.items()]
     fields.append(("data_juicer_python", str | None, dataclasses.field(default=None)))
     made: type[Operator] = dataclasses.make_dataclass(
