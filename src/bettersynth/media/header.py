@@ -94,50 +94,71 @@ def read_header(path: Path, *, allow_truncated: bool = False) -> ImageHeader:
 
 def _is_cut(file: _File) -> bool:
     end = _ENDS.get(file.head[:2])
-    if end is None:
+    if end is None or end in os.pread(file.handle, _TAIL_BYTES, max(0, file.size - _TAIL_BYTES)):
         return False
-    start = max(0, file.size - _TAIL_BYTES)
-    # Most pictures end with the marker itself; cameras may write a little behind it.
-    return end not in os.pread(file.handle, _TAIL_BYTES, start)
+    # Most pictures end with the marker itself, but phones append whole films: look for the end of the picture proper.
+    try:
+        if end == b"IEND":
+            return all(name != end for name, _, _ in _png_chunks(file))
+        start = next(at for code, at, _ in _jpeg_segments(file) if code == _START_OF_SCAN)
+        # Bytes of 0xFF inside the scan are followed by 0x00 or a restart marker, so this finds no false end.
+        return end not in os.pread(file.handle, file.size - start, start)
+    except (_Unsure, StopIteration):
+        return True
+
+
+def _jpeg_segments(file: _File) -> Iterator[tuple[int, int, int]]:
+    """(marker, offset of the body, its length) of the segments up to the start of the scan (ITU T.81, annex B)."""
+    at, head = 2, file.head
+    while True:
+        if at + 4 <= len(head):
+            marker, code, length = head[at], head[at + 1], head[at + 2] << 8 | head[at + 3]
+        else:
+            marker, code, length = struct.unpack(">BBH", file.read(at, 4))
+        if marker != 0xFF or length < 2:
+            raise _Unsure
+        yield code, at + 4, length - 2
+        if code == _START_OF_SCAN:
+            return
+        at += 2 + length
+
+
+def _png_chunks(file: _File) -> Iterator[tuple[bytes, int, int]]:
+    """(name, offset of the body, its length) of the chunks after IHDR, as far as the file goes."""
+    at = 33
+    while at + 8 <= file.size:
+        length, name = struct.unpack(">I4s", file.read(at, 8))
+        yield name, at + 8, length
+        at += 12 + length
 
 
 def _scan_jpeg(file: _File) -> ImageHeader:
-    """Walk the marker segments up to the start of the scan (ITU T.81, annex B)."""
-    at, size, orientation = 2, (0, 0), 0
-    head = file.head
-    while True:
-        if at + 4 > len(head):
-            head = b""
-            marker, code, length = struct.unpack(">BBH", file.read(at, 4))
-        else:
-            marker, code, length = head[at], head[at + 1], head[at + 2] << 8 | head[at + 3]
-        if marker != 0xFF or length < 2:
-            raise _Unsure
-        if code == 0xDA:
-            break
+    """Frame header and EXIF; the scan itself must have been reached (ITU T.81, annex B)."""
+    size, orientation = (0, 0), 0
+    for code, at, length in _jpeg_segments(file):
         if code in (0xC0, 0xC1, 0xC2):
-            bits, height, width, parts = struct.unpack(">BHHB", file.read(at + 4, 6))
+            bits, height, width, parts = struct.unpack(">BHHB", file.read(at, 6))
             if bits != 8 or parts not in (1, 3, 4) or size != (0, 0):
                 raise _Unsure
             size = (width, height)
         elif code == 0xE1:
-            start = file.read(at + 4, min(length - 2, 29))
+            start = file.read(at, min(length, 29))
             if start.startswith(b"Exif\0\0"):
                 if orientation:
                     raise _Unsure
-                orientation = _orientation(file.read(at + 10, length - 8))
-            elif start.startswith(b"http://ns.adobe.com/xap/1.0/") and _turns(file.read(at + 4, length - 2)):
+                orientation = _orientation(file.read(at + 6, length - 6))
+            elif start.startswith(b"http://ns.adobe.com/xap/1.0/") and _turns(file.read(at, length)):
                 raise _Unsure
-        elif code not in _JPEG_SEGMENTS or (code == 0xE2 and file.read(at + 4, 4) == b"MPF\0"):
+        elif code not in _JPEG_SEGMENTS or (code == 0xE2 and file.read(at, 4) == b"MPF\0"):
             raise _Unsure
-        at += 2 + length
     if not all(size):
         raise _Unsure
     return _turned(ImageHeader(*size, file.size, "JPEG"), orientation)
 
 
+_START_OF_SCAN = 0xDA
 # Quantisation and Huffman tables, restart interval, comments, application data.
-_JPEG_SEGMENTS = frozenset((0xDB, 0xC4, 0xDD, 0xFE, *range(0xE0, 0xF0)))
+_JPEG_SEGMENTS = frozenset((_START_OF_SCAN, 0xDB, 0xC4, 0xDD, 0xFE, *range(0xE0, 0xF0)))
 
 
 def _orientation(exif: bytes) -> int:
@@ -172,17 +193,15 @@ def _scan_png(file: _File) -> ImageHeader:
     if first[4:8] != b"IHDR" or zlib.crc32(first[4:21]) != int.from_bytes(first[21:25]):
         raise _Unsure
     width, height = struct.unpack(">II", first[8:16])
-    at, orientation, has_pixels = 33, 0, False
-    while at + 8 <= file.size:
-        length, name = struct.unpack(">I4s", file.read(at, 8))
-        if name == b"eXIf" and not orientation and at + 12 + length <= file.size:
-            orientation = _orientation(file.read(at + 8, length))
+    orientation, has_pixels = 0, False
+    for name, at, length in _png_chunks(file):
+        if name == b"eXIf" and not orientation and at + length <= file.size:
+            orientation = _orientation(file.read(at, length))
         elif name in (b"eXIf", b"acTL") or (name in (b"tEXt", b"zTXt", b"iTXt") and not _plain_text(file, at, length)):
             raise _Unsure
         elif name == b"IEND":
             break
         has_pixels |= name == b"IDAT"
-        at += 12 + length
     if not has_pixels or not width or not height:
         raise _Unsure
     return _turned(ImageHeader(width, height, file.size, "PNG"), orientation)
@@ -190,7 +209,7 @@ def _scan_png(file: _File) -> ImageHeader:
 
 def _plain_text(file: _File, at: int, length: int) -> bool:
     """Whether a text chunk is one that can say nothing about the orientation."""
-    start = file.read(at + 8, min(length, 24))
+    start = file.read(at, min(length, 24))
     return not start.lower().startswith((b"raw profile", b"xml:com.adobe", b"exif"))
 
 
@@ -307,7 +326,7 @@ def tolerate_truncation(is_on: bool) -> Iterator[None]:
 def looks_truncated(path: Path) -> bool:
     """True when a JPEG or PNG file lacks its end marker; other formats, and missing files, are not judged.
 
-    Reads 64 bytes at each end. Trailing bytes after the marker (as some cameras write) are tolerated up to that length.
+    Reads 64 bytes at the end, and more only when the marker is not there: phones append films and maps of depth.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

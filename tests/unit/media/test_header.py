@@ -63,8 +63,11 @@ def test_a_missing_end_marker_is_seen_without_decoding(tmp_path: Path) -> None:
         "whole.jpg": (whole, False),
         "cut.jpg": (whole[:-200], True),
         "tail.jpg": (whole + b"\0" * 30, False),
+        "film.jpg": (whole + b"film " * 5000, False),
+        "cut_with_thumbnail.jpg": (whole[:2] + b"\xff\xe5\x00\x06\xff\xd9\xff\xd9" + whole[2:-200], True),
         "whole.png": (png.getvalue(), False),
         "cut.png": (png.getvalue()[:-40], True),
+        "tail.png": (png.getvalue() + b"x" * 9000, False),
         "other.gif": (b"GIF89a", False),
     }
     for name, (data, expected) in cases.items():
