@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 WORKERS ?= 2
 # Data-Juicer has pins of its own, so it lives in an environment of its own; any Python that has it may be named here.
-DATA_JUICER_PYTHON ?= $(wildcard .venv-data-juicer/bin/python)
+DATA_JUICER_PYTHON ?= $(abspath $(wildcard .venv-data-juicer/bin/python))
 
 .PHONY: setup fmt check test test-all demo wheel-test bench data-juicer-venv data-juicer-check clean
 

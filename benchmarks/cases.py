@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,10 @@ def against(recipe: str, make: Callable[[Sides, int], Path], asked: float) -> Ca
             return facts
         facts["theirs"] = theirs.summary(size)
         facts["ratio"] = round(theirs.cost.cpu_s / ours.cost.cpu_s, 2)
+        if recipe != "startup":
+            start = start_costs(sides)
+            facts["start_cpu_s"] = dict(zip(("ours", "theirs"), start, strict=True))
+            facts["ratio_after_start"] = _after_start(ours.cost.cpu_s - start[0], theirs.cost.cpu_s - start[1])
         facts["compared"] = [compare(ours, theirs, name="default executor")]
         code = sides.operator_code(recipe, path)
         if code is not None:
@@ -58,6 +63,19 @@ def against(recipe: str, make: Callable[[Sides, int], Path], asked: float) -> Ca
         return facts
 
     return run
+
+
+@lru_cache(maxsize=4)
+def start_costs(sides: Sides) -> tuple[float, float]:
+    """CPU seconds that ten rows take, ours and theirs: what starting costs, once a session."""
+    path = _captions(sides, 10)
+    theirs = sides.theirs("startup", path)
+    return sides.ours("startup", path).cost.cpu_s, theirs.cost.cpu_s if theirs is not None else 0.0
+
+
+def _after_start(ours_s: float, theirs_s: float) -> float | None:
+    """Ratio of the work alone; None when ours is too little to be measured."""
+    return round(theirs_s / ours_s, 1) if ours_s >= 0.05 else None
 
 
 def _rounded(theirs: Result, code: Result) -> Facts:

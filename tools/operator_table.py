@@ -73,8 +73,9 @@ _NEEDS = re.compile(
 _ABOUT = """\
 *Native* ones are ours and run anywhere. *Adapter*: Data-Juicer's own operator, in a process of its own, inside our
 accounting and quarantine; it needs a Python with `py-data-juicer` 1.6.1: the `data-juicer` extra in this environment,
-or `BETTERSYNTH_DATA_JUICER_PYTHON=PATH` for one in an environment of its own (`make data-juicer-venv`). Parameters of
-all of them are checked before any work, also where Data-Juicer is not installed.
+or one in an environment of its own (`make data-juicer-venv`), named by `BETTERSYNTH_DATA_JUICER_PYTHON=PATH` or by the
+key `data_juicer_python` of a step. Parameters of all of them are checked before any work, also where Data-Juicer is not
+installed. It runs offline unless `HF_HUB_OFFLINE=0`; `BETTERSYNTH_DATA_JUICER_TIMEOUT_S` (600) limits one batch.
 
 The trial ran offline, each operator as a recipe of one step, on twelve rows with text, a picture, a sound, a clip and
 a dialogue. *Constructs*: it was made, but these rows were not what it reads. `make data-juicer-check` repeats the trial

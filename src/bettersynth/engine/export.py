@@ -26,6 +26,7 @@ from bettersynth.formats.jsonl import dump_line
 from bettersynth.formats.write import ENDINGS, Row, WriteOptions, kind_of, stem_of, write_any
 from bettersynth.ops.base import ID, IMAGES, KEY, RECORD, STATS, TEXT
 
+META = "__dj__meta__"
 QUARANTINE_FILE = "quarantine.jsonl"
 _INTERNAL = frozenset([*BASE_SCHEMA.names])
 
@@ -81,14 +82,17 @@ def export_rows(
     with _whole_file(spool) as data, _whole_file(folder / stats_name) as stats_file:
         for path in shards:
             for record, stats, (key, _, _) in _records(path, settings):
-                if settings.keep_stats and stats:
-                    record["__dj__stats__"] = stats
+                side: dict[str, Any] = {"__dj__stats__": stats} if stats else {}
+                if META in record:  # what Data-Juicer's operators say of a row goes where its stats go
+                    side[META] = record.pop(META)
+                if settings.keep_stats:
+                    record.update(side)
                 data.write(dump_line(record))
                 rows += 1
                 if not is_plain:
                     files.append(int(key.partition(":")[0]))
-                if stats:
-                    stats_file.write(dump_line({"__dj__stats__": stats}))
+                if side:
+                    stats_file.write(dump_line({"__dj__stats__": {}, **side}))
                     stats_rows += 1
     names = [settings.name] if is_plain else _from_spool(folder, spool, files, settings, roots, tokens)
     if stats_rows:

@@ -33,13 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the recipe, then write it and the operators."""
-    from bettersynth.cli.commands.process import read
+    from bettersynth.cli.commands import process
     from bettersynth.engine.export_data_juicer import RECIPE_FILE, export_data_juicer
     from bettersynth.engine.plan import plan
 
     if not args.data_juicer:
         raise ConfigError(t("export to what?"), expected="--data-juicer")
-    exported = export_data_juicer(plan(read(args)), args.out)
+    # The recipe is read as "process" reads it, with that command's defaults for what this one does not ask.
+    parser = argparse.ArgumentParser(add_help=False)
+    process.add_arguments(parser)
+    recipe = process.read(parser.parse_args([args.recipe], argparse.Namespace(**vars(args))))
+    exported = export_data_juicer(plan(recipe), args.out)
     if args.json:
         print_json({"folder": str(args.out), "steps": [list(step) for step in exported.steps]})
         return 0

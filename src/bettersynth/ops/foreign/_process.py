@@ -27,7 +27,7 @@ _TIMEOUT_S = 600.0
 _MAX_DEATHS = 12
 # Data-Juicer installs what it misses while it runs; a data engine must not change environments behind the user's back.
 _NO_INSTALLS = {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 class Died(Exception):
@@ -105,7 +105,8 @@ class Server:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-            env |= {**_NO_INSTALLS, **{key: env.get(key, value) for key, value in _OFFLINE.items()}}
+            offline = env.get(_OFFLINE[0], "1")
+            env |= {**_NO_INSTALLS, **{key: env.get(key, offline) for key in _OFFLINE}}
             self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
             command = [self.python, str(Path(__file__).with_name("_server.py"))]
             pipe = subprocess.PIPE
