@@ -86,22 +86,18 @@ def _rounded(theirs: Result, code: Result) -> Facts:
 
 
 def cost_of_bookkeeping(sides: Sides, size: int) -> Facts:
-    """What a rerun costs when all is cached, and what share of a run's CPU is not operators' own."""
-    import json
-
+    """What trace, accounting and cache take of a run, and what a run costs when everything is cached."""
     path = _captions(sides, size)
+    parts = sides.parts("text", path)
     first = sides.ours("text", path)
-    manifest = json.loads((first.log.parent / "out" / "manifest.json").read_text(encoding="utf-8"))
-    own = sum(manifest["run"]["cpu_s_by_operator"].values())
     again = sides.ours("text", path, keep=True)
-    least = sides.ours("startup", _captions(sides, 10))
-    total = first.cost.cpu_s - least.cost.cpu_s
+    total = sum(parts.values()) or 1.0
+    shares = {name: round(100 * parts.get(name, 0.0) / total, 1) for name in ("trace", "accounting", "cache")}
     return {
         "rows_in": size,
         "ours": first.summary(size),
-        "operators_cpu_s": round(own, 3),
-        "start_cpu_s": least.cost.cpu_s,
-        "bookkeeping_percent": round(100 * (total - own) / total, 1) if total > 0 else None,
+        "percent": shares,
+        "cpu_s_by_part": parts,
         "cached_rerun_cpu_s": again.cost.cpu_s,
         "cached_rerun_percent": round(100 * again.cost.cpu_s / first.cost.cpu_s, 1),
         "same_rows_again": again.rows == first.rows,

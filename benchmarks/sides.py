@@ -71,6 +71,18 @@ class Sides:
         facts = {"quarantined": _count(folder / "out" / "quarantine.jsonl")} if cost.exit_code == 0 else {}
         return Result("bettersynth", cost, list(_rows(folder / "out" / "rows.jsonl")), folder / "log.txt", facts)
 
+    def parts(self, name: str, data: Path) -> dict[str, float]:
+        """CPU seconds by part of one run in one process; see :mod:`benchmarks.parts`."""
+        folder = self.work / f"parts_{name}"
+        path = self.recipe(name, data, folder)
+        command = [sys.executable, "-m", "benchmarks.parts", str(path), str(folder / "out")]
+        cost = run(command, log=folder / "log.txt", env=_quiet(), cwd=Path(__file__).parents[1])
+        text = (folder / "log.txt").read_text(encoding="utf-8")
+        if cost.exit_code:
+            raise RuntimeError(text[-2000:])
+        found: dict[str, float] = json.loads(text.splitlines()[-1])
+        return found
+
     def theirs(self, name: str, data: Path, *, workers: int = 1, **keys: Any) -> Result | None:
         """Run ``dj-process``'s entry in Data-Juicer's own Python, default executor, or None without it."""
         if self.data_juicer is None:

@@ -32,6 +32,8 @@ def test_the_cached_rerun_gives_the_same_rows(tmp_path: Path) -> None:
     facts = _run(tmp_path, "bookkeeping")["bookkeeping"]
     assert facts["same_rows_again"] is True
     assert isinstance(facts["cached_rerun_percent"], float)
+    assert set(facts["percent"]) == {"trace", "accounting", "cache"}  # type: ignore[call-overload]
+    assert "operators" in facts["cpu_s_by_part"] or sum(facts["cpu_s_by_part"].values()) > 0  # type: ignore[attr-defined]
 
 
 def test_equal_seeds_give_equal_data(tmp_path: Path) -> None:
