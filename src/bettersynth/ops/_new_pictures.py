@@ -81,18 +81,21 @@ class PictureMapper(Mapper):
         """New paths in ``images``; the paths before in ``__dj__source_file__``, as in Data-Juicer."""
         files, keys = batch.column(KEY[0]).to_pylist(), row_keys(batch)
         rows = [list(row or ()) for row in batch.column(IMAGES).to_pylist()]
-        out = []
-        for file, key, row in zip(files, keys, rows, strict=True):
+        known = SOURCE_FILE in batch.schema.names
+        before = batch.column(SOURCE_FILE).to_pylist() if known else [None] * batch.num_rows
+        out, sources = [], []
+        for file, key, row, old in zip(files, keys, rows, before, strict=True):
             generator = ctx.generator(self.name, key)
             new: dict[str, str] = {}
             for entry in dict.fromkeys(row):
                 image = self.change(ctx.image_path(file, entry), ctx, generator)
                 new[entry] = entry if image is None else write_picture(self, ctx, file, entry, image)
             out.append([new[entry] for entry in row])
-        kind = pa.list_(pa.string())
-        return with_column(
-            with_column(batch, IMAGES, pa.array(out, batch.column(IMAGES).type)), SOURCE_FILE, pa.array(rows, kind)
-        )
+            # A picture left alone keeps the source that an earlier step noted.
+            old = old if old is not None and len(old) == len(row) else row
+            sources.append([was if new[entry] == entry else entry for entry, was in zip(row, old, strict=True)])
+        batch = with_column(batch, IMAGES, pa.array(out, batch.column(IMAGES).type))
+        return with_column(batch, SOURCE_FILE, pa.array(sources, pa.list_(pa.string())))
 
     def change(self, path: Path, ctx: OpContext, generator: random.Random) -> Image | None:
         """The new picture, or None to leave this one alone."""

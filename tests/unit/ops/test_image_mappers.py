@@ -84,6 +84,14 @@ def test_the_share_that_is_blurred_follows_the_seed(batch: Any, pictures: Path) 
     assert images_of(empty) == [[]] and empty.column("__dj__source_file__").to_pylist() == [[]]
 
 
+def test_the_noted_source_is_that_of_the_last_change(ctx: Any, batch: Any) -> None:
+    once = ImageBlurMapper(p=1.0).apply(batch(["a"], images=[["0.png"]]), ctx)
+    left_alone = ImageBlurMapper(p=0.0).apply(once, ctx)
+    assert left_alone.column("__dj__source_file__").to_pylist() == [["0.png"]]
+    twice = ImageBlurMapper(p=1.0, blur_type="box").apply(left_alone, ctx)
+    assert twice.column("__dj__source_file__").to_pylist() == images_of(once)
+
+
 def test_places_to_write_to(batch: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, ctx = batch(["a"], images=[["0.png"]]), OpContext(image_roots=[pictures])
     inside = images_of(ImageBlurMapper(p=1.0, save_dir="new/pics").apply(rows, ctx))[0][0]
