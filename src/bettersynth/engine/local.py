@@ -32,6 +32,7 @@ from bettersynth.engine.passport import describe_steps
 from bettersynth.engine.plan import Plan, Stage, plan, unwrap
 from bettersynth.engine.pool import Pool
 from bettersynth.engine.progress import Progress, StageMeter, totals_of
+from bettersynth.engine.ray import RayPool
 from bettersynth.engine.results import shared_folder
 from bettersynth.engine.samples import export_samples
 from bettersynth.engine.settings import base_key, device_of, read_options, settings_of, stage_folders, tokens_of
@@ -163,7 +164,7 @@ def _run(
     shards = [_Shard(digest_json([base, shard.file, shard.span.first_line, shard.digest])) for shard in source.shards]
     state = _State(shards)
     folders = stage_folders(planned)
-    with Pool(workers) as pool:
+    with pool_of(recipe, workers) as pool:
         for stage in planned.stages:
             folder = work / "stages" / folders[stage.number]
             _run_stage(stage, planned, source, settings, state, pool, folder, progress)
@@ -173,6 +174,13 @@ def _run(
     artifact = _finish(planned, out, source, state, run_key, workers, started)
     _clean(work, state)
     return artifact
+
+
+def pool_of(recipe: Recipe, workers: int) -> Pool | RayPool:
+    """Worker processes of our own, or Ray's where the recipe asks for them."""
+    if not recipe.keys.executor_type.startswith("ray"):
+        return Pool(workers)
+    return RayPool(workers, recipe.keys.ray_address)
 
 
 def _export(planned: Plan) -> ExportSettings:
@@ -196,7 +204,7 @@ def _run_stage(
     source: Source,
     settings: Settings,
     state: _State,
-    pool: Pool,
+    pool: Pool | RayPool,
     folder: Path,
     progress: Callable[[Progress], None] | None,
 ) -> None:

@@ -205,7 +205,7 @@ def _as_jsonl(path: Path, number: int, work: Path, options: ReadOptions) -> Sour
     root = _known_root(copy, mark, stamp)
     if root is None:
         mark.unlink(missing_ok=True)
-        pictures = PictureFolder(work.parent, f"images/{path.name.partition('.')[0]}")
+        pictures = PictureFolder(work.parent, f"images/{path.name.partition('.')[0]}", path.parent)
         if path.name.endswith(jsonl_endings()):
             _decompress(path, copy)
         else:

@@ -35,6 +35,8 @@ class PictureFolder:
 
     root: Path
     name: str
+    beside: Path = Path()
+    """Folder of the data file: pictures that a row with encoded ones names by path lie there."""
 
     def save(self, stem: str, data: bytes, suffix: str = "") -> str:
         """Write one picture (whole or not at all) and return its path as rows write it."""
@@ -53,7 +55,7 @@ class PictureFolder:
             listed = found if isinstance(found, list) else [found]
             names = row.get(image_key) if isinstance(row.get(image_key), list) else []
             row[image_key] = [
-                self.save(f"{number:08d}-{place}", data) if data else (names[place] if place < len(names) else "")
+                self.save(f"{number:08d}-{place}", data) if data else self._there(names, place)
                 for place, data in enumerate(listed)
             ]
             del row[bytes_key]
@@ -61,6 +63,9 @@ class PictureFolder:
         if isinstance(entries, Mapping) or (isinstance(entries, list) and any(isinstance(e, Mapping) for e in entries)):
             row[image_key] = list(self._entries([entries] if isinstance(entries, Mapping) else entries, number))
         return row
+
+    def _there(self, names: list[Any], place: int) -> str:
+        return str((self.beside / str(names[place])).resolve()) if place < len(names) else ""
 
     def _entries(self, entries: Iterable[Any], number: int) -> Iterable[str]:
         for place, entry in enumerate(entries):

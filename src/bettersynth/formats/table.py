@@ -16,7 +16,7 @@ from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-_FRACTION = re.compile(r"-?[0-9]+\.[0-9]+")
+_FRACTION = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
 
 def read_table(

@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--var", action="append", default=[], metavar="NAME=VALUE", help=t("value of a {NAME} in the recipe"))
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=t("change a key, e.g. --set seed=7"))
     add("--np", type=int, metavar="N", help=t("processes (default: the recipe's np, else all cores)"))
+    add("--engine", choices=("local", "ray"), help=t("where to run: here, or on Ray (default: the recipe's)"))
+    add("--ray-address", metavar="ADDRESS", help=t("local, auto or HOST:PORT of a Ray cluster (default: local)"))
     add("--plan", action="store_true", help=t("check the recipe, say what is kept and what runs; change nothing"))
     add("--check", action="store_true", help=t("with --plan: exit code 1 when work remains"))
     add("--retry-quarantined", action="store_true", help=t("work again on rows that could not be processed"))
@@ -51,6 +53,8 @@ def read(args: argparse.Namespace) -> Any:
         if not equals:
             raise ConfigError(t("cannot read this variable"), where="--var", got=word, expected="NAME=VALUE")
         values[name] = value
+    if args.engine is not None:
+        args.set += [f"executor_type={args.engine}", f"ray_address={args.ray_address or 'local'}"]
     if args.workspace is not None:
         return strategy_recipe(Workspace(args.workspace), args.recipe, overrides=args.set, values=values)
     return read_recipe(strategy_path(args.recipe), overrides=args.set, variables=values, check_recipe=preflight)
