@@ -133,12 +133,20 @@ class OpContext:
 
     def _decoded(self, path: Path, side_px: int | None) -> Image:
         if (path, side_px) not in self._images:
-            image = self._open(path, side_px)
+            if side_px is None or self._is_scalable(path, side_px):
+                image = self._open(path, side_px)
+            else:
+                image = self._decoded(path, None)  # the same pixels as a decode of its own
             if side_px is not None and max(image.size) > side_px:
                 scale = side_px / max(image.size)
                 image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), _BOX)
             self._images[path, side_px] = image
         return self._images[path, side_px]
+
+    def _is_scalable(self, path: Path, side_px: int) -> bool:
+        """Whether decoding at half the size or less would still leave ``side_px``; only JPEG can do that."""
+        header = self.header(path)
+        return header.format in ("JPEG", "MPO") and max(header.width, header.height) >= 2 * side_px
 
     def _open(self, path: Path, side_px: int | None) -> Image:
         from PIL import ImageOps

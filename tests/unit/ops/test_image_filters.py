@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from bettersynth.core.errors import DataError
 from bettersynth.infer.fake import FakeClassifier, FakeFaces
 from bettersynth.infer.protocols import Box
+from bettersynth.ops._context import OpContext
 from bettersynth.ops._images import second_class
 from bettersynth.ops._phrases import noun_phrases
 from bettersynth.ops.filters.adaptive_threshold_filter import AdaptiveThresholdFilter
@@ -217,3 +218,16 @@ def test_captions_agree_by_words_or_by_vectors(ctx: Any, batch: Any, pictures: P
     assert vectors[0] == 1.0 and vectors[1] < 0.999
     assert word_agreement("two glass cups", "a cup of glass") == pytest.approx(0.8)
     assert word_agreement("", "") == 0.0
+
+
+def test_small_pictures_share_the_decode_unless_a_fraction_will_do(batch: Any, tmp_path: Path) -> None:
+    for name, size in (("large.jpg", (900, 700)), ("medium.jpg", (300, 200)), ("large.png", (900, 700))):
+        smooth(3).resize(size).save(tmp_path / name)
+    ctx = OpContext(image_roots=[tmp_path])
+    for name, shares in (("large.jpg", False), ("medium.jpg", True), ("large.png", True)):
+        alone = np.asarray(ctx.small_image(tmp_path / name, 200))
+        assert ((tmp_path / name, None) in ctx._images) is shares
+        ctx.forget_images()
+        ctx.image(tmp_path / name)
+        assert (np.asarray(ctx.small_image(tmp_path / name, 200)) == alone).all(), "the recipe around changes nothing"
+        assert max(alone.shape) == 200

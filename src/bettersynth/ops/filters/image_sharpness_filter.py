@@ -21,7 +21,7 @@ class ImageSharpnessFilter(PixelFilter):
     """Variance of the Laplacian of the grey picture (ours): blurred pictures have few edges and a small variance.
 
     Every picture is judged at the same scale (longer side at most ``side_px``; JPEGs are decoded at a fraction of their
-    size), so that the number does not follow the resolution. Below about 50 a photograph looks soft at 512 pixels.
+    size), so that the number does not follow the resolution. Below about 50 a photograph looks soft at 640 pixels.
     Source: Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR 2000.
 
     Args:
@@ -38,7 +38,7 @@ class ImageSharpnessFilter(PixelFilter):
 
     min_score: float | None = 50.0
     max_score: float | None = None
-    side_px: int = 512
+    side_px: int = 640
 
     def check(self) -> None:
         """Bounds in order, and a side that shows something."""
