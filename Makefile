@@ -56,7 +56,7 @@ data-juicer-venv:
 data-juicer-check: $(STAMP)
 	@test -n "$(DATA_JUICER_PYTHON)" || { echo "make data-juicer-venv first, or give DATA_JUICER_PYTHON=PATH"; exit 2; }
 	$(BIN)/python tools/operator_table.py --record $(DATA_JUICER_PYTHON)
-	BETTERSYNTH_DATA_JUICER_PYTHON=$(DATA_JUICER_PYTHON) $(BIN)/python -m pytest -m '' -k data_juicer tests/unit $(ARGS)
+	BETTERSYNTH_DATA_JUICER_PYTHON=$(DATA_JUICER_PYTHON) $(BIN)/python -m pytest -m '' -k data_juicer tests/unit tests/e2e/test_benchmarks.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-data-juicer build dist demo_out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,14 @@ def test_names_are_checked_and_heavy_ones_wait_to_be_asked() -> None:
     assert {name for name, case in CASES.items() if case.heavy} == {
         *("two-processes", "two-processes-images", "scaling", "scaling-images"),
     }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("BETTERSYNTH_DATA_JUICER_PYTHON"), reason="needs BETTERSYNTH_DATA_JUICER_PYTHON")
+def test_data_juicer_loses_rows_in_silence_where_ours_loses_none(tmp_path: Path) -> None:
+    places = ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work"), "--small"]
+    python = os.environ["BETTERSYNTH_DATA_JUICER_PYTHON"]
+    assert main(["bad-image", *places, "--data-juicer-python", python]) == 0
+    facts = json.loads((tmp_path / "results" / "bad-image.json").read_text("utf-8"))
+    assert facts["ours_lost"] == 0 and facts["theirs_lost_in_silence"] == facts["rows_in"] - 1
+    assert facts["theirs"]["exit_code"] == 0 and facts["theirs_reported_errors"] is False

@@ -237,6 +237,15 @@ def test_the_table_of_operators_is_current() -> None:
     assert page == tool.table(facts, sorted(named)), "run: python tools/operator_table.py"
 
 
+@pytest.mark.slow
+def test_the_table_names_every_operator_of_ours() -> None:
+    """Asked of the whole before it is shown, not of each new operator: that is one file and its test."""
+    tool = load(ROOT / "tools" / "operator_table.py")
+    facts = json.loads(tool.FACTS.read_text(encoding="utf-8"))["operators"]
+    page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    assert page == tool.table(facts, tool.native_names()), "run: python tools/operator_table.py"
+
+
 def test_a_failing_row_is_not_computed_again_and_again(run: Run, python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     own = type(server(str(python))).ask
