@@ -65,3 +65,18 @@ def test_one_bad_picture_costs_one_row_and_a_cut_one_is_counted(recipe: Any, dat
     kept = [json.loads(line) for line in (tmp_path / "out" / "out.jsonl").read_text().splitlines()]
     # Widths 40 to 51 less 5.png; 42 and more stay, and 51 / 40 is too wide.
     assert {int(Path(row["images"][0]).stem) for row in kept} == {2, 3, 4, 6, 7, 8}
+
+
+def test_bounds_may_follow_the_data_for_pictures_too(recipe: Any, data: Path, tmp_path: Path) -> None:
+    steps = """
+  - image_sharpness_filter: {adaptive_threshold: {method: quantile, low: 0.25}}
+  - image_face_ratio_filter: {cv_classifier: fake, max_ratio: 0.1, mark_only: true}
+  - image_pair_similarity_filter: {hf_clip: fake, keep_others: true}
+"""
+    process(recipe(steps, export_path=str(tmp_path / "out" / "out.jsonl")), out=tmp_path / "out", workers=1)
+    stats = [
+        json.loads(line)["__dj__stats__"] for line in (tmp_path / "out" / "out_stats.jsonl").read_text().splitlines()
+    ]
+    assert 38 <= len(stats) <= 48
+    assert {row["face_ratios_failed"] for row in stats} == {0, 1}
+    assert all((row["face_ratios"][0] > 0.1) == bool(row["face_ratios_failed"]) for row in stats)
