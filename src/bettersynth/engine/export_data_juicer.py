@@ -251,21 +251,26 @@ UNSET = {UNSET!r}
 '''
 
 
+_NEEDED = ("numpy", "pyarrow", "pydantic", "orjson", "xxhash", "scipy", "ftfy", "selectolax", "PIL")
 _INIT = '''"""Operators of bettersynth for Data-Juicer; loaded through custom_operator_paths."""
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
+_missing = [name for name in {needed!r} if find_spec(name) is None]
+if _missing:
+    raise ImportError("the operators of bettersynth need: pip install " + " ".join(_missing))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "vendor"))
 for _file in sorted(Path(__file__).resolve().parent.glob("*.py")):
     if _file.stem not in ("__init__", "settings"):
-        import_module(f".{_file.stem}", __name__)
+        import_module("." + _file.stem, __name__)
 '''
 
 _README = """# {name}: a recipe for Data-Juicer {version}
 
-    pip install py-data-juicer=={version} aiohttp pydantic scipy ftfy selectolax pillow
+    pip install py-data-juicer=={version} aiohttp pydantic orjson xxhash scipy ftfy selectolax pillow
     dj-process --config recipe.yaml        # in this folder, Python 3.11 or newer
 
 The result is `output/processed_data.jsonl`. Steps named `bettersynth_*` are operators of bettersynth, which Data-Juicer
@@ -287,7 +292,7 @@ def _write(out: Path, recipe: Recipe, process: list[dict[str, Any]], files: Mapp
     write_atomic(package / "settings.py", _settings(recipe).encode())
     for name, text in files.items():
         write_atomic(package / f"{name}.py", text.encode())
-    write_atomic(package / "__init__.py", _INIT.encode())
+    write_atomic(package / "__init__.py", _INIT.format(needed=_NEEDED).encode())
     text = yaml.safe_dump(_document(recipe, process), sort_keys=False, allow_unicode=True, width=110)
     head = "# dj-process --config recipe.yaml   (in this folder)\n"
     write_atomic(out / RECIPE_FILE, (head + text).encode())
