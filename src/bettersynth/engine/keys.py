@@ -22,14 +22,15 @@ _SAMPLE_BYTES = 1 << 20
 
 @lru_cache(maxsize=64)
 def model_digest(folder: str) -> str:
-    """Digest of a model folder's files (names and contents, model cards aside); ``fake`` and ``builtin`` name what needs none.
+    """Digest of a model folder's files (names and contents, model cards aside).
 
+    ``fake``, ``builtin`` and the empty name (a library's own model, e.g. OpenCV's face cascade) need no folder.
     Files above 64 MB are sampled: size and 1 MiB at the start, the middle and the end.
 
     Raises:
         ConfigError: the folder is missing or holds no config.json.
     """
-    if folder in ("fake", "builtin"):
+    if folder in ("fake", "builtin", ""):
         return folder
     root = Path(folder)
     if root.is_file():  # a model of one file, e.g. a face cascade

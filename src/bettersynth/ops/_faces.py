@@ -19,7 +19,7 @@ class FaceFilter(PixelFilter):
     """A filter by what an OpenCV cascade finds; the keys are spelled as in Data-Juicer (and OpenCV).
 
     Args:
-        cv_classifier: an OpenCV cascade file; None for the frontal-face cascade that OpenCV brings.
+        cv_classifier: an OpenCV cascade file; empty or None for the frontal-face cascade that OpenCV brings.
         scaleFactor: how much the search window grows from one round to the next, above 1.
         minNeighbors: overlapping finds that make a face.
         minSize: (width, height) of the smallest face in pixels.

@@ -7,8 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bettersynth.core.artifact import Artifact
+from bettersynth.core.errors import ConfigError
 from bettersynth.engine.local import process
+from bettersynth.engine.plan import plan
 
 AUGMENT = """
   - image_tagging_mapper: {hf_clip: fake, top_k: 2, min_share: 0}
@@ -80,3 +84,11 @@ def test_bounds_may_follow_the_data_for_pictures_too(recipe: Any, data: Path, tm
     assert 38 <= len(stats) <= 48
     assert {row["face_ratios_failed"] for row in stats} == {0, 1}
     assert all((row["face_ratios"][0] > 0.1) == bool(row["face_ratios_failed"]) for row in stats)
+
+
+def test_a_library_s_own_model_needs_no_folder(recipe: Any) -> None:
+    for value in ('""', "null"):
+        made = plan(recipe(f"\n  - image_face_count_filter: {{cv_classifier: {value}}}\n"))
+        assert len(made.operators) == 1
+    with pytest.raises(ConfigError, match="no model in this folder"):
+        plan(recipe("\n  - image_nsfw_filter: {hf_nsfw_model: no/such/folder}\n"))

@@ -22,7 +22,7 @@ class ImageFaceBlurMapper(PictureMapper):
     """Every detected face is blurred in place, as in Data-Juicer; pictures without faces stay as they are.
 
     Args:
-        cv_classifier: an OpenCV cascade file; None for the frontal-face cascade that OpenCV brings.
+        cv_classifier: an OpenCV cascade file; empty or None for the frontal-face cascade that OpenCV brings.
         blur_type: Gaussian, box, or ``mean``: Pillow's fixed 5 x 5 kernel, which has no radius.
         radius: in pixels.
         scaleFactor: how much the search window grows from one round to the next, above 1.
