@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
+import pyarrow as pa
 
 from bettersynth.config.recipe import Recipe
 from bettersynth.core.artifact import write_atomic
@@ -20,11 +21,11 @@ from bettersynth.core.lang import t
 from bettersynth.engine import trace
 from bettersynth.engine.jobs import BASE_SCHEMA, PARTIAL
 from bettersynth.engine.shard import load_arrow
-from bettersynth.engine.trace import TRACE_FILE, TraceRow
+from bettersynth.engine.trace import TRACE_FILE
 from bettersynth.formats.data_juicer import Tokens
 from bettersynth.formats.jsonl import dump_line
 from bettersynth.formats.write import ENDINGS, Row, WriteOptions, kind_of, stem_of, write_any
-from bettersynth.ops.base import ID, IMAGES, KEY, RECORD, STATS, TEXT
+from bettersynth.ops.base import ID, IMAGES, KEY, RECORD, STATS, TEXT, Batch
 
 META = "__dj__meta__"
 QUARANTINE_FILE = "quarantine.jsonl"
@@ -67,11 +68,19 @@ def export_settings(recipe: Recipe, num_steps: int) -> ExportSettings:
 
 
 def export_rows(
-    folder: Path, shards: Sequence[Path], settings: ExportSettings, roots: Sequence[str] = (), tokens: Tokens = Tokens()
+    folder: Path,
+    shards: Sequence[Path],
+    settings: ExportSettings,
+    stage_traces: Sequence[Path] = (),
+    roots: Sequence[str] = (),
+    tokens: Tokens = Tokens(),
 ) -> tuple[list[str], int]:
-    """Write the result rows and their stats; returns the file names (data files first) and the number of rows.
+    """Write the result rows, their stats and the trace; returns the file names (data files first) and the rows.
+
+    The trace holds the events of all stages in order, then one ``kept`` row per result row with all its stats.
 
     Args:
+        stage_traces: the events of every shard of every stage.
         roots: picture folder of each source file; needed by kinds that hold the pictures themselves.
     """
     stats_name = f"{stem_of(settings.name)}_stats.jsonl"
@@ -79,26 +88,81 @@ def export_rows(
     spool = folder / (settings.name if is_plain else f".{settings.name}.rows")
     rows = stats_rows = 0
     files = array("i")
-    with _whole_file(spool) as data, _whole_file(folder / stats_name) as stats_file:
+    trace_file, trace_temp = folder / TRACE_FILE, folder / f".{TRACE_FILE}"
+    with contextlib.ExitStack() as stack:
+        data = stack.enter_context(_whole_file(spool))
+        stats_file = stack.enter_context(_whole_file(folder / stats_name))
+        events = stack.enter_context(trace.writer(trace_temp))
+        for path in stage_traces:
+            events(load_arrow(path))
         for path in shards:
-            for record, stats, (key, _, _) in _records(path, settings):
-                side: dict[str, Any] = {"__dj__stats__": stats} if stats else {}
-                if META in record:  # what Data-Juicer's operators say of a row goes where its stats go
-                    side[META] = record.pop(META)
-                if settings.keep_stats:
-                    record.update(side)
-                data.write(dump_line(record))
-                rows += 1
+            for batch in load_arrow(path).to_batches():
+                scores = _scores(batch)
+                data.writelines(_lines(batch, settings, scores))
+                if scores is not None:
+                    stats_file.writelines(b'{"__dj__stats__":' + line + b"}\n" for line in scores)
+                    stats_rows += batch.num_rows
+                rows += batch.num_rows
                 if not is_plain:
-                    files.append(int(key.partition(":")[0]))
-                if side:
-                    stats_file.write(dump_line({"__dj__stats__": {}, **side}))
-                    stats_rows += 1
+                    files.extend(batch.column(KEY[0]).to_pylist())
+                events(_kept(batch, scores, settings))
+    trace_temp.replace(trace_file)
     names = [settings.name] if is_plain else _from_spool(folder, spool, files, settings, roots, tokens)
     if stats_rows:
-        return [*names, stats_name], rows
+        return [*names, stats_name, TRACE_FILE], rows
     (folder / stats_name).unlink()
-    return names, rows
+    return [*names, TRACE_FILE], rows
+
+
+def _scores(batch: Batch) -> list[bytes] | None:
+    """The stats of every row as JSON, or None when no step computed any."""
+    names = [name for name in batch.schema.names if name.startswith(STATS)]
+    if not names:
+        return None
+    plain = [name.removeprefix(STATS) for name in names]
+    values = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+    return [orjson.dumps(dict(zip(plain, row, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY) for row in values]
+
+
+def _lines(batch: Batch, settings: ExportSettings, scores: list[bytes] | None) -> Iterator[bytes]:
+    """The rows of a batch as lines: the record as it was read, with what the operators wrote."""
+    names = [name for name in batch.schema.names if name not in _INTERNAL and not name.startswith((STATS, PARTIAL))]
+    extra = [batch.column(name).to_pylist() for name in names]
+    listed = (batch.column(name).to_pylist() for name in (RECORD, TEXT, IMAGES))
+    is_flat = "." not in settings.text_key
+    for row, (raw, text, images) in enumerate(zip(*listed, strict=True)):
+        record = orjson.loads(raw)
+        if is_flat:
+            record[settings.text_key] = text
+        else:
+            assign(record, settings.text_key, text)
+        if images or settings.image_key in record:
+            record[settings.image_key] = images or []
+        for name, values in zip(names, extra, strict=True):
+            record[name] = values[row]
+        if settings.keep_stats and scores is not None:
+            record["__dj__stats__"] = orjson.Fragment(scores[row])
+        yield dump_line(record)
+
+
+def _kept(batch: Batch, scores: list[bytes] | None, settings: ExportSettings) -> pa.Table:
+    """One ``kept`` event per row."""
+    parts = zip(*(batch.column(name).to_pylist() for name in KEY), strict=True)
+    n = batch.num_rows
+    columns: dict[str, Any] = {
+        "key": [f"{file}:{row}:{child}" if child else f"{file}:{row}" for file, row, child in parts],
+        "id": batch.column(ID),
+        "step": [settings.num_steps] * n,
+        "operator": [""] * n,
+        "action": ["kept"] * n,
+        "reason": [""] * n,
+        "scores": [""] * n if scores is None else [line.decode() for line in scores],
+        "image": [(images or [""])[0] for images in batch.column(IMAGES).to_pylist()],
+        "before": [None] * n,
+        "after": [None] * n,
+    }
+    arrays = [pa.array(columns[field.name], field.type) for field in trace.SCHEMA]
+    return pa.Table.from_arrays(arrays, schema=trace.SCHEMA)
 
 
 def _from_spool(
@@ -130,52 +194,11 @@ def _from_spool(
     return names
 
 
-def export_trace(folder: Path, stage_traces: Sequence[Path], last: Sequence[Path], settings: ExportSettings) -> str:
-    """Write the trace: events of all stages in order, then one ``kept`` row per result row with all its stats."""
-
-    def tables() -> Iterator[Any]:
-        for path in stage_traces:
-            yield load_arrow(path)
-        for path in last:
-            kept = [
-                TraceRow(key, record_id, settings.num_steps, "", "kept", scores=trace.scores_json(stats), image=image)
-                for _, stats, (key, record_id, image) in _records(path, settings, with_record=False)
-            ]
-            yield trace.to_table(kept)
-
-    temp = folder / f".{TRACE_FILE}"
-    trace.write(temp, tables())
-    temp.replace(folder / TRACE_FILE)
-    return TRACE_FILE
-
-
 def export_quarantine(folder: Path, markers: Sequence[dict[str, Any]]) -> tuple[str, int]:
     """Write every row that was set aside, in the order of the stages; returns the file name and the number of rows."""
     rows = [row for marker in markers for row in marker["quarantine"]]
     write_atomic(folder / QUARANTINE_FILE, b"".join(dump_line(row) for row in rows))
     return QUARANTINE_FILE, len(rows)
-
-
-def _records(
-    path: Path, settings: ExportSettings, *, with_record: bool = True
-) -> Iterator[tuple[dict[str, Any], dict[str, Any], tuple[str, str, str]]]:
-    """(record, stats, (key, id, first picture)) per row of a shard, in row order."""
-    for batch in load_arrow(path).to_batches():
-        names = [name for name in batch.schema.names if name not in _INTERNAL and not name.startswith((STATS, PARTIAL))]
-        stat_names = [name for name in batch.schema.names if name.startswith(STATS)]
-        for row in batch.to_pylist():
-            stats = {name.removeprefix(STATS): row[name] for name in stat_names}
-            images = row[IMAGES] or []
-            parts = [row[name] for name in KEY]
-            key = f"{parts[0]}:{parts[1]}" + (f":{parts[2]}" if parts[2] else "")
-            record: dict[str, Any] = {}
-            if with_record:
-                record = orjson.loads(row[RECORD])
-                assign(record, settings.text_key, row[TEXT])
-                if images or settings.image_key in record:
-                    record[settings.image_key] = images
-                record.update({name: row[name] for name in names})
-            yield record, stats, (key, row[ID], images[0] if images else "")
 
 
 def assign(record: dict[str, Any], key: str, value: Any) -> None:

@@ -398,10 +398,10 @@ def _finish(
     settings = _export(planned)
     last = [shard.path for shard in state.shards]
     roots = [file.image_root for file in source.files]
-    files, rows = export.export_rows(out, last, settings, roots, tokens_of(planned.recipe))
-    data_files = [name for name in files if not name.endswith("_stats.jsonl")]
+    files, rows = export.export_rows(out, last, settings, state.traces, roots, tokens_of(planned.recipe))
+    data_files = [name for name in files if not name.endswith(("_stats.jsonl", trace.TRACE_FILE))]
     quarantine_name, quarantined = export.export_quarantine(out, state.markers)
-    files += [quarantine_name, export.export_trace(out, state.traces, last, settings)]
+    files.append(quarantine_name)
     accounting = account(planned, state.markers)
     flags: Counter[str] = Counter()
     for marker in state.markers:

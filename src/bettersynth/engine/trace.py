@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,23 @@ def to_table(rows: Iterable[TraceRow]) -> pa.Table:
     return pa.table(columns, schema=SCHEMA)
 
 
-def write(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write the trace file, streaming one table at a time."""
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        for table in tables:
-            if table.num_rows:
-                writer.write_table(table)
+@contextlib.contextmanager
+def writer(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Opens a trace file for writing; call what it gives with one table after the other.
+
+    Raises:
+        DataError: the disk is full.
+    """
+    try:
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+
+            def add(table: pa.Table) -> None:
+                if table.num_rows:
+                    file.write_table(table)
+
+            yield add
+    except OSError as error:
+        raise DataError(t("cannot write the file"), where=str(path), got=error.strerror or str(error)) from error
 
 
 def load(folder: Path, *, action: str | None = None, operator: str | None = None) -> Iterator[dict[str, Any]]:
