@@ -21,6 +21,7 @@ class ImageAspectRatioFilter(PictureFilter):
         max_ratio: largest width / height.
     """
 
+    version: ClassVar[int] = 2
     writes: ClassVar[tuple[str, ...]] = ("stats.aspect_ratios",)
     stat: ClassVar[str] = "aspect_ratios"
     bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")

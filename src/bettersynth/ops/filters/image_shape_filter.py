@@ -26,6 +26,7 @@ class ImageShapeFilter(Filter):
     """
 
     reads: ClassVar[tuple[str, ...]] = (IMAGES,)
+    version: ClassVar[int] = 2
     writes: ClassVar[tuple[str, ...]] = ("stats.image_width", "stats.image_height")
     keep_params: ClassVar[tuple[str, ...]] = ("min_width", "max_width", "min_height", "max_height", "any_or_all")
 
