@@ -29,7 +29,8 @@ from bettersynth.ops.base import ID, IMAGES, KEY, RECORD, STATS, TEXT, Batch
 
 META = "__dj__meta__"
 QUARANTINE_FILE = "quarantine.jsonl"
-_INTERNAL = frozenset([*BASE_SCHEMA.names])
+META = "__dj__meta__"  # a column of JSON: what Data-Juicer's operators say of a row goes where its stats go
+_INTERNAL = frozenset([*BASE_SCHEMA.names, META])
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,9 @@ def export_rows(
             for batch in load_arrow(path).to_batches():
                 scores = _scores(batch)
                 data.writelines(_lines(batch, settings, scores))
-                if scores is not None:
-                    stats_file.writelines(b'{"__dj__stats__":' + line + b"}\n" for line in scores)
-                    stats_rows += batch.num_rows
+                beside = _beside(batch, scores)
+                stats_file.writelines(beside)
+                stats_rows += len(beside)
                 rows += batch.num_rows
                 if not is_plain:
                     files.extend(batch.column(KEY[0]).to_pylist())
@@ -124,11 +125,22 @@ def _scores(batch: Batch) -> list[bytes] | None:
     return [orjson.dumps(dict(zip(plain, row, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY) for row in values]
 
 
+def _beside(batch: Batch, scores: list[bytes] | None) -> list[bytes]:
+    """The lines of the stats file: none when no step said anything."""
+    if META not in batch.schema.names:
+        return [b'{"__dj__stats__":' + line + b"}\n" for line in scores or ()]
+    metas = [(meta or "{}").encode() for meta in batch.column(META).to_pylist()]
+    stats = scores or [b"{}"] * batch.num_rows
+    pairs = zip(stats, metas, strict=True)
+    return [b'{"__dj__stats__":' + line + b',"__dj__meta__":' + meta + b"}\n" for line, meta in pairs]
+
+
 def _lines(batch: Batch, settings: ExportSettings, scores: list[bytes] | None) -> Iterator[bytes]:
     """The rows of a batch as lines: the record as it was read, with what the operators wrote."""
     names = [name for name in batch.schema.names if name not in _INTERNAL and not name.startswith((STATS, PARTIAL))]
     extra = [batch.column(name).to_pylist() for name in names]
     listed = (batch.column(name).to_pylist() for name in (RECORD, TEXT, IMAGES))
+    metas = batch.column(META).to_pylist() if META in batch.schema.names else None
     is_flat = "." not in settings.text_key
     for row, (raw, text, images) in enumerate(zip(*listed, strict=True)):
         record = orjson.loads(raw)
@@ -142,6 +154,8 @@ def _lines(batch: Batch, settings: ExportSettings, scores: list[bytes] | None) -
             record[name] = values[row]
         if settings.keep_stats and scores is not None:
             record["__dj__stats__"] = orjson.Fragment(scores[row])
+        if settings.keep_stats and metas is not None:
+            record[META] = orjson.Fragment(metas[row] or "{}")
         yield dump_line(record)
 
 

@@ -33,6 +33,7 @@ def to_rows(batch: Batch, ctx: OpContext) -> list[tuple[bytes, int]]:
     stats = {name.removeprefix(STATS): batch.column(name).to_pylist() for name in names}
     groups = batch.column("__group__").to_pylist() if "__group__" in batch.schema.names else None
     texts, files = batch.column(TEXT).to_pylist(), batch.column(KEY[0]).to_pylist()
+    metas = batch.column(DJ_META).to_pylist() if DJ_META in batch.schema.names else [None] * batch.num_rows
     paths, records, keys = ctx.image_paths(batch), batch.column(RECORD).to_pylist(), row_keys(batch)
     rows = []
     for place, (text, record) in enumerate(zip(texts, records, strict=True)):
@@ -43,7 +44,7 @@ def to_rows(batch: Batch, ctx: OpContext) -> list[tuple[bytes, int]]:
         row[TEXT] = text.replace(spelling(text, ctx), DJ_IMAGE)
         row[IMAGES] = [str(path) for path in paths[place]]
         row[DJ_STATS] = {name: values[place] for name, values in stats.items() if values[place] is not None}
-        row.setdefault(DJ_META, {})
+        row[DJ_META] = {**(row.get(DJ_META) or {}), **orjson.loads(metas[place] or "{}")}
         if groups is not None:
             row["__group__"] = groups[place]
         rows.append((orjson.dumps(row), ctx.seed_of("data_juicer", keys[place]) % _SEED_LIMIT))
@@ -62,13 +63,15 @@ def from_rows(taken: Batch, rows: Sequence[Mapping[str, Any]], ctx: OpContext) -
     before, written = ctx.image_paths(taken), taken.column(IMAGES).to_pylist()
     old_texts, files = taken.column(TEXT).to_pylist(), taken.column(KEY[0]).to_pylist()
     records = [orjson.loads(record) for record in taken.column(RECORD).to_pylist()]
-    texts, images, new_records = [], [], []
+    texts, images, new_records, metas = [], [], [], []
     for place, row in enumerate(rows):
         token, record = spelling(old_texts[place], ctx), records[place]
         texts.append(_text(row.get(TEXT)).replace(DJ_IMAGE, token))
         as_written = dict(zip(map(str, before[place]), written[place] or (), strict=True))
         images.append([as_written.get(path, path) for path in row.get(IMAGES) or ()])
-        kept = {key: value for key, value in row.items() if key not in (TEXT, IMAGES, DJ_STATS) and value != {}}
+        kept = {key: value for key, value in row.items() if key not in (TEXT, IMAGES, DJ_STATS, DJ_META)}
+        metas.append(orjson.dumps(row[DJ_META]).decode() if row.get(DJ_META) else None)
+        record.pop(DJ_META, None)
         for key in _FILES:
             if isinstance(kept.get(key), list) and isinstance(record.get(key), list):
                 back = {_whole(ctx, files[place], path): path for path in record[key] if isinstance(path, str)}
@@ -78,7 +81,9 @@ def from_rows(taken: Batch, rows: Sequence[Mapping[str, Any]], ctx: OpContext) -
         new_records.append(orjson.dumps({**record, **kept}).decode())
     out = with_column(taken, TEXT, pa.array(texts, pa.string()))
     out = with_column(out, IMAGES, pa.array(images, pa.list_(pa.string())))
-    return with_column(out, RECORD, pa.array(new_records, pa.string()))
+    out = with_column(out, RECORD, pa.array(new_records, pa.string()))
+    # What operators say of a row besides its fields; written beside the stats.
+    return with_column(out, DJ_META, pa.array(metas, pa.string()))
 
 
 def _text(value: Any) -> str:
