@@ -74,7 +74,9 @@ def run(python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
     def go(texts: list[str], *steps: Any, workers: int = 1, **fields: Any) -> Ran:
         data = tmp_path / "rows.jsonl"
-        rows = [{"id": f"r{n}", "text": text, **fields} for n, text in enumerate(texts)]
+        rows = [
+            {"id": f"r{n}", "text": text, **fields, **({"odd": 1} if n % 2 else {})} for n, text in enumerate(texts)
+        ]
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         return Ran(tmp_path / "out", process(recipe(steps, data), out=tmp_path / "out", workers=workers))
 
@@ -106,6 +108,7 @@ def test_a_mapper_makes_none_one_or_many_rows_and_a_death_costs_one_row(run: Run
     done = run(texts, "video_captioning_from_summarizer_mapper")
     assert done.texts == ["x0", "xx0", "xx1", "xxx0", "xxx1", "xxx2"]
     assert [row["id"] for row in done.rows] == ["r0", "r2", "r2", "r5", "r5", "r5"]
+    assert ["odd" in row for row in done.rows] == [False] * 3 + [True] * 3, "no row gets fields of its neighbours"
     assert [row["id"] for row in done.quarantine] == ["r3", "r4"]
     assert "died on this row" in done.quarantine[1]["error"]
     assert done.steps[0].is_balanced() and done.steps[0].rows_made == 3

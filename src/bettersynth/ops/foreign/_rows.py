@@ -69,7 +69,10 @@ def from_rows(taken: Batch, rows: Sequence[Mapping[str, Any]], ctx: OpContext) -
         texts.append(_text(row.get(TEXT)).replace(DJ_IMAGE, token))
         as_written = dict(zip(map(str, before[place]), written[place] or (), strict=True))
         images.append([as_written.get(path, path) for path in row.get(IMAGES) or ()])
-        kept = {key: value for key, value in row.items() if key not in (TEXT, IMAGES, DJ_STATS, DJ_META)}
+        # A field that only other rows of the batch have comes back empty; it is not written into this one.
+        kept = {key: value for key, value in row.items() if value is not None or key in record}
+        for key in (TEXT, IMAGES, DJ_STATS, DJ_META):
+            kept.pop(key, None)
         metas.append(orjson.dumps(row[DJ_META]).decode() if row.get(DJ_META) else None)
         record.pop(DJ_META, None)
         for key in _FILES:
