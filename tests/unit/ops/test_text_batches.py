@@ -52,6 +52,8 @@ PIECES = (
         "K\u212a",
     ),
     *("......", "...", "\u2026\u2026", "!?", "%", "\u2014", "\x00", "\x1c", "ABCABCABCABCABCABC", "$$$$", "12"),
+    *("\\section{a}", "\\appendix", "% c", "\\newcommand{\\a}{b}\n", "\\a ", "/* Copyright */", "/*", "*/", "// x\n"),
+    *("a b\nc d\n", "<image>", "<__dj__image>", "<|__dj__eoc|>", "x" * 30, "\r", "\v", "\x1e\n"),
 )
 TEXTS = (
     st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=9)
@@ -88,6 +90,8 @@ SIMPLE: dict[str, tuple[dict[str, Any], Callable[[str], float]]] = {
     "words_num_filter": ({}, lambda text: len(refined_words(text, lower=False))),
     "alphanumeric_filter": ({}, lambda text: sum(map(str.isalnum, text)) / max(1, len(text))),
     "special_characters_filter": ({}, lambda text: num_special(text) / max(1, len(text))),
+    "average_line_length_filter": ({}, lambda text: len(text) / max(1, len(text.splitlines()))),
+    "maximum_line_length_filter": ({}, lambda text: max(map(len, text.splitlines()), default=0)),
     "character_repetition_filter": ({"rep_len": 3}, lambda text: character_repetition(text, 3)),
     "word_repetition_filter": ({"rep_len": 2}, lambda text: word_repetition(text, 2)),
 }
@@ -119,6 +123,26 @@ def test_sentences_without_case(texts: list[str]) -> None:
         operator: Any = operator_class("remove_repeat_sentences_mapper")(**options)  # type: ignore[arg-type]
         got = operator.apply(rows_of(texts), OpContext()).column("text").to_pylist()
         assert got == [operator.rewrite(text) for text in texts]
+
+
+IDEMPOTENT = (
+    "punctuation_normalization_mapper",
+    "remove_bibliography_mapper",
+    "remove_header_mapper",
+    "remove_long_words_mapper",
+    "remove_non_chinese_character_mapper",
+    "remove_specific_chars_mapper",
+    "remove_words_with_incorrect_substrings_mapper",
+)
+
+
+@pytest.mark.parametrize("name", IDEMPOTENT)
+@QUICK
+@given(text=TEXTS)
+def test_a_second_pass_changes_nothing(name: str, text: str) -> None:
+    operator: Any = operator_class(name)()
+    once = operator.rewrite(text)
+    assert operator.rewrite(once) == once
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFKC", "NFD", "NFKD"])
