@@ -6,7 +6,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from bettersynth.ops._text_augment import TextAugmenter
+from bettersynth.ops._text_augment import TextAugmenter, outside_tokens
 
 _NOUN_PHRASE = r"(?:an?|the|two|three|four|five|six|some|several)(?: [a-z-]+(?<!ing)){1,4}"
 _Rules = tuple[tuple[str, tuple[str, ...]], ...]
@@ -59,6 +59,13 @@ class RephraseGenerator(TextAugmenter):
         TextAugmenter.check(self)
         if self.max_rules < 1:
             raise ValueError("max_rules must be at least 1")
+
+    def variants(self, text: str, draw: random.Random, tokens: re.Pattern[str]) -> list[str]:
+        """New texts; none at once where no rule fits, since a rule that fits changes the text whatever is drawn."""
+        fixed = random.Random(0)
+        if outside_tokens(text, tokens, lambda part: self.rewrite(part, fixed)) == text:
+            return []
+        return TextAugmenter.variants(self, text, draw, tokens)
 
     def rewrite(self, part: str, draw: random.Random) -> str:
         """Every sentence put otherwise where a rule fits."""

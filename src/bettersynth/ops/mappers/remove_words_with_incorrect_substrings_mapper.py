@@ -37,6 +37,8 @@ class RemoveWordsWithIncorrectSubstringsMapper(TokenKeepingMapper):
         pieces = _PIECES if self.substrings is None else self.substrings
 
         def keep(word: str) -> bool:
+            if not any(piece in word for piece in pieces):  # then the stripped word holds none either
+                return True
             bare = strip_special(word)
             return not any(piece in bare for piece in pieces) or tokens.search(word) is not None
 
