@@ -204,7 +204,7 @@ class ShardRun:
         return table if mask is None else table.slice(0, len(mask)).filter(pa.array(~mask))
 
     def _phase(self, phase: Phase, batch: Batch, verdict: pa.Table | None) -> Batch:
-        started = time.process_time()
+        started = time.process_time() + self.ctx.elsewhere_cpu_s
         count = self._count(phase.step, phase.operator.name)
         if phase.kind in _DECIDING:
             count.rows_out -= batch.num_rows  # they went into the operator, and were counted, in the stage before
@@ -235,7 +235,7 @@ class ShardRun:
             if phase.kind == "score_keep":
                 out = self._keep(phase, out, count)
         count.rows_out += out.num_rows
-        count.cpu_s += time.process_time() - started
+        count.cpu_s += time.process_time() + self.ctx.elsewhere_cpu_s - started
         return out
 
     def _guarded(self, work: Callable[[Batch], Batch], batch: Batch, phase: Phase, count: StepCount) -> Batch:

@@ -45,6 +45,7 @@ class OpContext:
         tokens: special tokens in force.
         on_truncated: ``load`` a picture that is cut short as far as it goes (counted in ``flags``), or refuse it.
         device: ``auto``, ``cpu`` or ``cuda``.
+        flags: what was noticed, counted. elsewhere_cpu_s: CPU seconds that other processes spent on operators' behalf.
     """
 
     seed: int = 0
@@ -53,6 +54,7 @@ class OpContext:
     on_truncated: Literal["load", "quarantine"] = "load"
     device: str = "auto"
     flags: Counter[str] = field(default_factory=Counter)
+    elsewhere_cpu_s: float = 0.0
     _images: dict[tuple[Path, int | None], Image] = field(default_factory=dict)
     _truncated: set[Path] = field(default_factory=set)
     _headers: dict[Path, ImageHeader] = field(default_factory=dict)

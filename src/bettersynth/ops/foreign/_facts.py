@@ -57,6 +57,10 @@ class Facts:
         return _UNUSABLE.get(self.name) or _UNUSABLE_KINDS.get(self.kind, "")
 
 
+def _without(params: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: about for name, about in params.items() if name not in known}
+
+
 @lru_cache(maxsize=1)
 def all_facts() -> dict[str, Facts]:
     """Every operator by name."""
@@ -67,7 +71,7 @@ def all_facts() -> dict[str, Facts]:
         name: Facts(
             name,
             found["kind"],
-            {**(of_filters if found["kind"] == "filter" else common), **found["params"]},
+            {**found["params"], **_without(of_filters if found["kind"] == "filter" else common, found["params"])},
             found.get("status", ""),
             found.get("note", ""),
             tuple(found.get("changes", ())),

@@ -109,11 +109,12 @@ def _ask(
     header = {"do": do, "operator": operator.name, "kind": kind, "params": params, "tokens": tokens_of(ctx)}
     table = pa.table({"row": pa.array([row.decode() for row, _ in rows]), "seed": [seed for _, seed in rows]})
     try:
-        _, found = process.ask(header, table)
+        said, found = process.ask(header, table)
     except Died as error:
         if len(rows) == 1:
             return [[{"source": 0, "error": t("Data-Juicer's process died on this row: {why}", why=str(error))}]]
         return [answer for row in rows for answer in _ask(process, operator, params, [row], ctx, do)]
+    ctx.elsewhere_cpu_s += said["cpu_s"]
     answers: list[list[dict[str, Any]]] = [[] for _ in rows]
     for line in found.to_pylist():
         answers[line["source"]].append(line)

@@ -20,6 +20,7 @@ import pickle
 import random
 import signal
 import sys
+import time
 import typing
 from typing import Any, BinaryIO
 
@@ -371,6 +372,7 @@ def main() -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    told = 0.0
     while True:
         frame = read_frame(requests)
         if frame is None:
@@ -381,7 +383,9 @@ def main() -> None:
             header, table = {"stop": str(error)}, None
         except Exception as error:  # noqa: BLE001 - the caller decides what it means
             header, table = {"failed": describe(error)}, None
-        write_frame(answers, header, table)
+        cpu_s = time.process_time()
+        write_frame(answers, {**header, "cpu_s": cpu_s - told}, table)
+        told = cpu_s
 
 
 if __name__ == "__main__":
