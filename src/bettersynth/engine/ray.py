@@ -37,6 +37,10 @@ class _Actor:
         self._context: Any = None
         self._settings: Any = None
 
+    def ready(self) -> tuple[str, Any]:
+        """Answers as soon as the actor has found a place."""
+        return "ready", None
+
     def run(self, stage: StageJob, shard: ShardJob) -> tuple[str, Any]:
         """``("done", marker)`` or ``("error", what)``, as a worker of the embedded executor answers."""
         from bettersynth.engine.shard import run_shard
@@ -115,33 +119,39 @@ class RayPool:
             actors.append(self._start(gpu))
         stage_ref, queue = ray.put(stage), deque(shards)
         attempts: dict[int, int] = {}
-        busy: dict[Any, tuple[int, ShardJob]] = {}
-
-        def give(place: int, shard: ShardJob) -> None:
-            busy[actors[place].run.remote(stage_ref, shard)] = (place, shard)
-
-        for place in range(len(actors)):
-            if queue:
-                give(place, queue.popleft())
-        while busy:
-            (ready, *_), _ = ray.wait(list(busy), num_returns=1)
-            place, shard = busy.pop(ready)
+        # An actor gets work once it is there: after the loss of a node its replacement may have to wait for a place,
+        # and the others take the work meanwhile.
+        waiting: dict[Any, tuple[int, ShardJob | None]] = {
+            actor.ready.remote(): (place, None) for place, actor in enumerate(actors)
+        }
+        working, idle = 0, list[int]()
+        while queue or working:
+            while queue and idle:  # work of an actor that was lost, for those that had nothing left to do
+                job, free = queue.popleft(), idle.pop()
+                waiting[actors[free].run.remote(stage_ref, job)] = (free, job)
+                working += 1
+            (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
+            place, shard = waiting.pop(ready)
+            working -= shard is not None
             try:
                 kind, payload = ray.get(ready)
             except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
                 self._count_death(error)
                 actors[place] = self._start(gpu)
-                attempts[shard.number] = attempts.get(shard.number, 0) + 1
-                give(place, shard if attempts[shard.number] <= 2 else self._without_killer(stage_ref, shard, gpu))
+                waiting[actors[place].ready.remote()] = (place, None)
+                if shard is not None:
+                    attempts[shard.number] = attempts.get(shard.number, 0) + 1
+                    again = attempts[shard.number] > 2
+                    queue.appendleft(self._without_killer(stage_ref, shard, gpu) if again else shard)
                 continue
             if kind == "error":
                 exit_code = payload.pop("exit_code")
                 failure = BetterSynthError(**payload)
                 failure.exit_code = exit_code
                 raise failure
-            yield Done(shard, payload)
-            if queue:
-                give(place, queue.popleft())
+            if shard is not None:
+                yield Done(shard, payload)
+            idle.append(place)
 
     def _count_death(self, error: Exception) -> None:
         self.deaths += 1
