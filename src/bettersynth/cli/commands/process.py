@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read(args: argparse.Namespace) -> Any:
     """The recipe with variables and overrides applied."""
+    from bettersynth.config.load import raise_all
     from bettersynth.engine.plan import read_recipe
     from bettersynth.engine.preflight import preflight
     from bettersynth.experiment.loop import strategy_path, strategy_recipe
@@ -56,7 +57,9 @@ def read(args: argparse.Namespace) -> Any:
     if args.engine is not None:
         args.set += [f"executor_type={args.engine}", f"ray_address={args.ray_address or 'local'}"]
     if args.workspace is not None:
-        return strategy_recipe(Workspace(args.workspace), args.recipe, overrides=args.set, values=values)
+        recipe = strategy_recipe(Workspace(args.workspace), args.recipe, overrides=args.set, values=values)
+        raise_all(preflight(recipe), where=recipe.document.name)
+        return recipe
     return read_recipe(strategy_path(args.recipe), overrides=args.set, variables=values, check_recipe=preflight)
 
 
