@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bettersynth.core.lang import t
+
 
 class BetterSynthError(Exception):
     """Base of every error that is shown to a user without a traceback.
@@ -46,18 +48,19 @@ class BetterSynthError(Exception):
         self.hint = hint
 
     def render(self) -> str:
-        """The message as shown on a terminal, one fact a line."""
-        lines = [f"error: {self.message}"]
-        for name in ("where", "got", "expected"):
-            value = getattr(self, name)
-            if value is not None:
-                lines.append(f"  {name}: {value}")
+        """The message as shown on a terminal, one fact a line, with its labels in the language in force."""
+        return t("error: {message}", message=self.body())
+
+    def body(self) -> str:
+        """The message and its facts, without the word "error"."""
+        facts = (("  where: {value}", self.where), ("  got: {value}", self.got), ("  expected: {value}", self.expected))
+        lines = [self.message, *(t(label, value=value) for label, value in facts if value is not None)]
         if self.hint:
-            lines.append(f"hint: {self.hint}")
+            lines.append(t("hint: {value}", value=self.hint))
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        return self.render().removeprefix("error: ")
+        return self.body()
 
 
 class ConfigError(BetterSynthError):
@@ -71,16 +74,16 @@ class ConfigErrors(ConfigError):
 
     def __init__(self, problems: Sequence[BetterSynthError], *, where: str | None = None) -> None:
         count = len(problems)
-        super().__init__(f"{count} problem{'s' if count != 1 else ''} found", where=where)
+        super().__init__(t("1 problem found") if count == 1 else t("{n} problems found", n=count), where=where)
         self.problems = tuple(problems)
 
-    def render(self) -> str:
+    def body(self) -> str:
         """All problems, numbered, each in the usual form."""
-        lines = [f"error: {self.message}" + (f" in {self.where}" if self.where else "")]
+        lines = [t("{problems} in {where}", problems=self.message, where=self.where) if self.where else self.message]
         for number, problem in enumerate(self.problems, 1):
-            body = problem.render().removeprefix("error: ").splitlines()
-            lines.append(f"  {number}. {body[0]}")
-            lines.extend(f"     {line}" for line in body[1:])
+            first, *rest = problem.body().splitlines()
+            lines.append(f"  {number}. {first}")
+            lines.extend(f"     {line}" for line in rest)
         return "\n".join(lines)
 
 
@@ -99,8 +102,9 @@ class MissingExtraError(BetterSynthError):
     exit_code = 2
 
     def __init__(self, feature: str, extra: str, *, missing: str | None = None) -> None:
+        without = t(" (module '{name}' is not installed)", name=missing) if missing else ""
         super().__init__(
-            f"{feature} needs the '{extra}' extra" + (f" (module '{missing}' is not installed)" if missing else ""),
+            t("{feature} needs the '{extra}' extra", feature=feature, extra=extra) + without,
             hint=f"pip install 'bettersynth[{extra}]'",
         )
         self.extra = extra
@@ -119,9 +123,9 @@ class RuleError(BetterSynthError):
         super().__init__(message, **facts)
         self.reasons = tuple(reasons)
 
-    def render(self) -> str:
+    def body(self) -> str:
         """The message followed by one line per broken rule."""
-        head, *rest = super().render().splitlines()
+        head, *rest = super().body().splitlines()
         return "\n".join([head, *(f"  - {reason}" for reason in self.reasons), *rest])
 
 

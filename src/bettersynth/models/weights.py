@@ -182,7 +182,11 @@ def _storable(tensors: Mapping[str, torch.Tensor]) -> Tensors:
 def _write(path: Path, write: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.touch()
+    mode = temporary.stat().st_mode & 0o777
     write(temporary)  # type: ignore[operator]
+    temporary.chmod(mode)  # safetensors makes files that only their owner may read; the user's umask decides here
     with temporary.open("rb+") as handle:
         os.fsync(handle.fileno())
     temporary.replace(path)

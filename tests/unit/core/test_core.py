@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bettersynth.core.artifact import Artifact, write_atomic, write_manifest
 from bettersynth.core.budget import Budget, check_equal, check_global_batch
-from bettersynth.core.errors import ConfigError, ConfigErrors, DataError, RuleError
+from bettersynth.core.errors import ConfigError, ConfigErrors, DataError, MissingExtraError, RuleError
 from bettersynth.core.fingerprint import canonical_json, digest_bytes, digest_file
 from bettersynth.core.lang import catalogue, set_language, t
 from bettersynth.core.record import Accounting
@@ -166,3 +166,18 @@ def test_translations_keep_their_fields():
 
     for english, chinese in catalogue().items():
         assert fields(english) == fields(chinese), english
+
+
+def test_labels_of_errors_are_in_the_language_in_force():
+    one = DataError("m", where="w", got=3, expected="e", hint="h")
+    set_language("zh")
+    try:
+        assert one.render().splitlines() == ["错误：m", "  位置：w", "  实际：3", "  应为：e", "提示：h"]
+        assert str(one) == one.render().removeprefix("错误：")
+        both = ConfigErrors([one, ConfigError("n")], where="x.yaml")
+        assert both.render().splitlines()[:2] == ["错误：发现 2 个问题，位于 x.yaml", "  1. m"]
+        assert RuleError("r", ["a"], hint="h").render().splitlines() == ["错误：r", "  - a", "提示：h"]
+        assert "附加组件 'train'" in MissingExtraError("f", "train").render()
+    finally:
+        set_language("en")
+    assert one.render().splitlines()[0] == "error: m" and both.render().startswith("error: ")

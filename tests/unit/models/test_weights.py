@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 
 import pytest
@@ -53,6 +54,18 @@ def test_written_shards_read_back(tmp_path, tensors):
     assert index["metadata"]["total_size"] == 40
     assert _same(weights.load_folder(tmp_path), tensors)
     assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_files_are_as_readable_as_the_umask_says(tmp_path, tensors, mask):
+    before = os.umask(mask)
+    try:
+        weights.save_tensors(tensors, tmp_path / "a.safetensors")
+        weights.save_pickle(tensors, tmp_path / "a.bin")
+        weights.write_json({}, tmp_path / "a.json")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~mask}
 
 
 @pytest.mark.parametrize("key", ["model", "state_dict"])

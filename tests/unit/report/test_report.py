@@ -21,7 +21,7 @@ from bettersynth.report import charts, pictures
 from bettersynth.report.build import build_report
 from bettersynth.report.html import render_html
 from bettersynth.report.markdown import markdown_table, render_markdown
-from bettersynth.report.terminal import display_width, render_table, render_terminal
+from bettersynth.report.terminal import display_width, render_table, render_terminal, wrap
 from bettersynth.report.text import number, p_value, seconds, share, signed, size
 from bettersynth.report.verdict import verdicts
 
@@ -304,3 +304,24 @@ def test_curves_survive_odd_logs(report: ReportInput, tmp_path: Path) -> None:
     assert "nan" not in html.split('id="training"')[1].split("</section>")[0]
     empty = dataclasses.replace(report.trainings[0], log=())
     assert "<polyline" not in render_html(dataclasses.replace(report, trainings=(empty,)), root=tmp_path)
+
+
+def test_a_wide_table_fits_the_terminal_and_loses_no_word():
+    steps = " > ".join(f"operator_number_{number}_filter" for number in range(20))
+    text = render_table(
+        ["condition", "data", "n"], [["quality", steps, "1/5 done"], ["raw", "as it is", "0/5"]], width=80
+    )
+    assert max(map(display_width, text.splitlines())) <= 80
+    assert set(re.findall(r"operator_number_\d+_filter", text)) == set(steps.split(" > "))
+    assert text.splitlines()[-1].startswith("raw ") and "1/5 done" in text
+
+
+def test_wrapping_counts_columns_of_chinese_and_breaks_endless_words():
+    assert wrap("过滤重复的图文对", 6) == ["过滤重", "复的图", "文对"]
+    assert wrap("x" * 10, 4) == ["xxxx", "xxxx", "xx"]
+    assert wrap("", 4) == [""] and wrap("ab cd", 5) == ["ab cd"]
+
+
+def test_columns_may_be_narrower_than_a_table_only_down_to_its_words():
+    text = render_table(["number"] * 12, [["1234567890"] * 12], width=40)
+    assert text.splitlines()[-1].split() == ["1234567890"] * 12
