@@ -5,11 +5,11 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bettersynth.core.lang import language, translate
-from bettersynth.core.record import Interval
+from bettersynth.core.record import FilterQuality, Interval
 
 _INTERVAL = re.compile(r"\[([^\[\],<>]{1,12}), ([^\[\],<>]{1,12})\]")
 
@@ -103,3 +103,15 @@ def size(value: int) -> str:
 def share(part: float, whole: float) -> str:
     """A part of a whole as a percentage without decimals; ``n/a`` of nothing."""
     return "n/a" if not whole else f"{100 * part / whole:.0f} %"
+
+
+def precision_and_recall(classes: Sequence[FilterQuality]) -> tuple[str, str]:
+    """Of the dropped rows how many were noise; of the noise how much was dropped or repaired."""
+    noise = [item for item in classes if item.noise != "clean"]
+    precision = share(sum(item.dropped for item in noise), sum(item.dropped for item in classes))
+    return precision, share(sum(item.dropped + item.repaired for item in noise), sum(item.total for item in noise))
+
+
+PRECISION_AND_RECALL = (
+    "Precision: {precision} of the dropped rows were noise. Recall: {recall} of the noise was dropped or repaired."
+)
