@@ -131,6 +131,7 @@ def write_textvqa(folder: Path, items: list[Item], rng: random.Random) -> None:
 def _annotation(number: int, image_id: str, item: Item, rng: random.Random) -> dict[str, Any]:
     return {
         "question": item.question.text,
+        "question_type": item.question.kind,  # beyond TextVQA's keys: scores by kind
         "image_id": image_id,
         "image_classes": sorted({thing.kind.capitalize() for thing in item.scene.things}),
         "flickr_original_url": "",
