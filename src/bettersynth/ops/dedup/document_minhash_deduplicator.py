@@ -7,13 +7,13 @@ import sys
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from bettersynth.ops._context import OpContext
-from bettersynth.ops._minhash import band_hashes, best_bands, components, signature
+from bettersynth.ops._minhash import bands_of_texts, bands_of_windows, best_bands, compiled, components, lowered
 from bettersynth.ops.base import TEXT, Batch, Deduplicator, Stats, Verdict, keep_first
 
 
@@ -92,9 +92,26 @@ class DocumentMinhashDeduplicator(Deduplicator):
     def partial(self, batch: Batch, ctx: OpContext) -> Stats:
         """One 64-bit hash per band."""
         bands, rows = self.bands()
-        texts = batch.column(TEXT).to_pylist()
-        hashes = [band_hashes(signature(self.windows(text), self.num_permutations), bands, rows) for text in texts]
-        return {"bands": pa.array(hashes, pa.list_(pa.uint64(), bands))}
+        column = batch.column(TEXT)
+        library = compiled(len(column)) if self.tokenization != "punctuation" else None
+        if library is None:
+            windows = [self.windows(text) for text in column.to_pylist()]
+            hashes = bands_of_windows(windows, self.num_permutations, bands, rows)
+        else:
+            hashes = self._compiled(library, column, (self.num_permutations, bands, rows))
+        return {"bands": pa.FixedSizeListArray.from_arrays(pa.array(hashes.ravel()), bands)}
+
+    def _compiled(self, library: Any, column: Any, shape: tuple[int, int, int]) -> Any:
+        column = lowered(column) if self.lowercase else column
+        if self.ignore_pattern:
+            pattern = re.compile(self.ignore_pattern)
+            column = pa.array([pattern.sub("", text) for text in column.to_pylist()], pa.string())
+        found, windows = bands_of_texts(library, column, (self.tokenization == "space", self.window_size), shape)
+        if self.keep_short:
+            for row in np.flatnonzero(windows == 0).tolist():
+                whole = {column[row].as_py().encode()}
+                found[row] = bands_of_windows([whole], *shape)
+        return found
 
     def reduce(self, partials: pa.Table, ctx: OpContext) -> Verdict:
         """First of each connected group."""

@@ -1,0 +1,92 @@
+"""The compiled loops say what numpy says, and everything works where nothing can be compiled."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from bettersynth.ops import _minhash, _native
+from bettersynth.ops.dedup.document_minhash_deduplicator import DocumentMinhashDeduplicator
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+
+
+def _texts() -> list[str]:
+    draw = random.Random(5)
+    words = ["a", "bb", "Ünter", "字", "😀", "x\ny", "", "word" * 30, "ΑΣ", "İx", "tab\t"]
+    some = [" ".join(draw.choices(words, k=draw.randint(0, 30))) for _ in range(60)]
+    return ["", " ", "   a b  ", "one two three four five", "\u00e9" * 70, "\x00 a b c d e", *some]
+
+
+def _batch(texts: list[str]) -> Any:
+    return pa.record_batch([pa.array(texts, pa.string())], names=["text"]).slice(1)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"lowercase": False, "window_size": 2, "num_permutations": 37, "num_bands": 5, "num_rows_per_band": 7},
+        {"tokenization": "character", "keep_short": True},
+        {"ignore_pattern": "[aeiou]", "window_size": 1, "jaccard_threshold": 0.9},
+    ],
+)
+def test_compiled_minhash_equals_numpy(keys: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(_native, "_WORTH_ROWS", 1)
+    _native._path.cache_clear()
+    operator: Any = DocumentMinhashDeduplicator(**keys)
+    batch = _batch(_texts())
+    try:
+        assert _minhash.compiled(1) is not None
+        fast = operator.partial(batch, None)["bands"]
+        monkeypatch.setenv(_native.SWITCH, "0")
+        assert _minhash.compiled(1) is None
+        assert operator.partial(batch, None)["bands"].equals(fast)
+    finally:
+        _native._path.cache_clear()
+
+
+def test_without_a_compiler_nothing_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    _native._path.cache_clear()
+    try:
+        assert _native.library(10**6) is None
+    finally:
+        _native._path.cache_clear()
+
+
+@needs_compiler
+def test_few_rows_do_not_start_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _native._path.cache_clear()
+    try:
+        assert _native.library(10) is None
+        assert not list(tmp_path.iterdir())
+    finally:
+        _native._path.cache_clear()
+
+
+def test_a_library_that_says_something_else_is_not_used() -> None:
+    class Wrong:
+        def bs_minhash(self, *_: Any) -> int:
+            return 0
+
+    assert not _minhash._agrees(Wrong())
+
+
+@pytest.mark.parametrize("key", [(0.7, 128), (0.9, 128)])
+def test_the_known_bands_are_those_that_are_found(key: tuple[float, int]) -> None:
+    assert _minhash.search_bands(*key) == _minhash.best_bands(*key) == _minhash._KNOWN_BANDS[key]
