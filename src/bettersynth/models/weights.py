@@ -11,6 +11,7 @@ import pickle
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -166,6 +167,23 @@ def save_sharded(tensors: Mapping[str, torch.Tensor], folder: Path, max_bytes: i
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     write_json(index, folder / SAFE_INDEX)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        DataError: missing, unreadable, or not an object.
+    """
+    if not path.is_file():
+        raise DataError(t("file not found"), where=str(path))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(t("not readable JSON"), where=str(path), got=error) from error
+    if not isinstance(value, dict):
+        raise DataError(t("not a JSON object"), where=str(path), got=type(value).__name__)
+    return value
 
 
 def write_json(value: object, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,9 +10,10 @@ from typing import Any
 
 from transformers import CLIPVisionConfig, GemmaConfig
 
-from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors, DataError
+from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors
 from bettersynth.core.lang import t
 from bettersynth.models.family import BaseFolders
+from bettersynth.models.weights import read_json
 
 STEM_STRIDE = 4
 TRUNK_STRIDE = 32
@@ -183,23 +183,6 @@ class MgmConfig:
         if problems:
             raise ConfigErrors(problems, where=self.source or None)
         return self
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        DataError: missing, unreadable, or not an object.
-    """
-    if not path.is_file():
-        raise DataError(t("file not found"), where=str(path))
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(t("not readable JSON"), where=str(path), got=error) from error
-    if not isinstance(value, dict):
-        raise DataError(t("not a JSON object"), where=str(path), got=type(value).__name__)
-    return value
 
 
 def clip_vision_fields(folder: Path) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
 from bettersynth.models.family import BaseFolders, Batch, LossOutput
 from bettersynth.models.mgm import convert, load
-from bettersynth.models.mgm.config import CONFIG_FILE, MgmConfig, read_json
+from bettersynth.models.mgm.config import CONFIG_FILE, MgmConfig
 from bettersynth.models.mgm.model import TOWERS, MgmModel
 from bettersynth.models.mgm.processor import MgmProcessor, build_processor
+from bettersynth.models.weights import read_json
 
 _LOG = logging.getLogger(__name__)
 STAGES = (1, 2)

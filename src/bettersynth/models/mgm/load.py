@@ -16,7 +16,7 @@ from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
 from bettersynth.core.seed import derive_seed
 from bettersynth.models.family import BaseFolders
-from bettersynth.models.mgm.config import CONFIG_FILE, MgmConfig, clip_vision_fields, config_from_bases, read_json
+from bettersynth.models.mgm.config import CONFIG_FILE, MgmConfig, clip_vision_fields, config_from_bases
 from bettersynth.models.mgm.convert import (
     CLIP_PREFIX,
     TRUNK_PREFIX,
@@ -26,7 +26,7 @@ from bettersynth.models.mgm.convert import (
 )
 from bettersynth.models.mgm.model import CONNECTOR, MINER_HEADS, MgmModel, build_miner_head, build_projector
 from bettersynth.models.mgm.vision import load_convnext_trunk, trunk_shape
-from bettersynth.models.weights import Tensors
+from bettersynth.models.weights import Tensors, read_json
 
 PRESETS = Path(__file__).parent.parent / "presets"
 

@@ -1,0 +1,1 @@
+"""The BAGEL family: one decoder that reads text and pictures and writes text and picture latents."""
