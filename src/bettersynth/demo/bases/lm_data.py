@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from bettersynth.demo.bases.lm_raster import MAX_PATCH_WORDS, Patch, raster
-from bettersynth.demo.bases.lm_turns import PICTURE_TURNS, Turn
+from bettersynth.demo.bases.lm_turns import (
+    PICTURE_TURNS,
+    QUESTION_WEIGHTS,
+    Turn,
+    Weights,
+    with_misread_text,
+    with_odd_words,
+)
 from bettersynth.demo.bases.tokenizer import BOS_ID, NEWLINE_ID, PAD_ID, SPACE
 from bettersynth.demo.world.scene import PATCHES, sample_scene
 from bettersynth.demo.world.vocab import Vocabulary
@@ -78,6 +85,9 @@ class Mixture:
         forms: relative weight of each raster form.
         num_scenes: rasters in a batch.
         num_turns: exchanges a raster.
+        questions: relative weight of each kind of question.
+        odd_share: share of scenes (0-1) in which words stand for colours and kinds that they do not mean.
+        is_misread: whether rasters show letters and digits that are wrong.
         has_noise: whether patches are noisy, rescaled and sometimes lost.
     """
 
@@ -85,6 +95,9 @@ class Mixture:
     forms: dict[str, float]
     num_scenes: int = 32
     num_turns: int = 4
+    questions: Weights = field(default_factory=lambda: QUESTION_WEIGHTS)
+    odd_share: float = 0.0
+    is_misread: bool = False
     has_noise: bool = True
 
 
@@ -126,10 +139,15 @@ def picture_batch(encoder: Encoder, mixture: Mixture, vocab: Vocabulary, rng: ra
     kinds, weights = list(mixture.turns), list(mixture.turns.values())
     for _ in range(mixture.num_scenes):
         scene = sample_scene(rng, vocab)
+        if mixture.odd_share and rng.random() < mixture.odd_share:
+            scene = with_odd_words(scene, rng)
         form = rng.choices(list(mixture.forms), list(mixture.forms.values()))[0]
-        rasters.append(raster(scene, form, rng))
+        rasters.append(raster(with_misread_text(scene, rng) if mixture.is_misread else scene, form, rng))
         rows.append(
-            [PICTURE_TURNS[kind](scene, vocab, rng) for kind in rng.choices(kinds, weights, k=mixture.num_turns)]
+            [
+                PICTURE_TURNS[kind](scene, vocab, rng, mixture.questions)
+                for kind in rng.choices(kinds, weights, k=mixture.num_turns)
+            ]
         )
     return make_batch(encoder, rasters, rows, rng if mixture.has_noise else None)
 

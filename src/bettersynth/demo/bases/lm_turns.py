@@ -39,6 +39,16 @@ QUESTION_WEIGHTS = {
     "relation": 1.2,
     "scene": 0.4,
 }
+HARD_QUESTION_WEIGHTS = {
+    "sign": 1.8,
+    "number": 4.0,
+    "colour": 1.8,
+    "kind": 1.4,
+    "position": 1.0,
+    "count": 1.0,
+    "relation": 2.5,
+    "scene": 0.3,
+}
 
 _VERBS = (
     "Describe",
@@ -114,6 +124,11 @@ _LOOSE_WORDS = [
     "can",
     "could",
 ]
+_ODD_TEXT = """
+shop stock price size home sale view free click online good great new nice more day key main text video brief clear
+compact simple
+"""
+_ODD_WORDS = tuple(_ODD_TEXT.split())
 _MIXES = {("red", "yellow"): "orange", ("blue", "yellow"): "green", ("red", "blue"): "purple"}
 
 
@@ -138,10 +153,46 @@ class Turn:
     right: int = -1
 
 
-Maker = Callable[[Scene, Vocabulary, random.Random], Turn]
+def with_odd_words(scene: Scene, rng: random.Random) -> Scene:
+    """The scene with some colours, and sometimes a kind, replaced by words that mean nothing there.
+
+    Kinds come in few colours each, so a reader could learn the pairs by heart and would then be unable to say one
+    that it never saw. "a size ball" and "a red stock" have to be read off the raster.
+    """
+    kinds = sorted({thing.kind for thing in scene.things})
+    odd_kind = {kinds[0]: rng.choice(_ODD_WORDS)} if len(kinds) > 1 and rng.random() < 0.3 else {}
+    words: dict[tuple[str, str], str] = {}
+    for thing in scene.things:
+        words.setdefault(thing.combo, rng.choice(_ODD_WORDS) if rng.random() < 0.7 else thing.colour)
+    things = (
+        replace(thing, kind=odd_kind.get(thing.kind, thing.kind), colour=words[thing.combo]) for thing in scene.things
+    )
+    return replace(scene, things=tuple(things))
 
 
-def caption_turn(scene: Scene, _vocab: Vocabulary, rng: random.Random) -> Turn:
+def with_misread_text(scene: Scene, rng: random.Random) -> Scene:
+    """The scene as eyes see it that cannot read: about half of the letters and digits are others.
+
+    Where a raster shows this, the OCR tokens of the prompt are the better witness.
+    """
+
+    def misread(text: str, alphabet: str) -> str:
+        return "".join(rng.choice(alphabet) if rng.random() < 0.5 else letter for letter in text)
+
+    signs = tuple(replace(sign, word=misread(sign.word, LETTERS)) for sign in scene.signs)
+    things = tuple(
+        thing if thing.number is None else replace(thing, number=int(misread(str(thing.number), "123456789")))
+        for thing in scene.things
+    )
+    return replace(scene, signs=signs, things=things)
+
+
+Weights = dict[str, float]
+"""Question kind -> relative weight."""
+Maker = Callable[[Scene, Vocabulary, random.Random, Weights], Turn]
+
+
+def caption_turn(scene: Scene, _vocab: Vocabulary, rng: random.Random, _weights: Weights) -> Turn:
     """An instruction to describe the picture, and a caption."""
     return Turn("caption", instruction(rng), caption(scene, rng))
 
@@ -156,24 +207,31 @@ def instruction(rng: random.Random) -> str:
     return text + rng.choice((".", ".", ".", "", "?"))
 
 
-def short_turn(scene: Scene, _vocab: Vocabulary, rng: random.Random) -> Turn:
+def short_turn(scene: Scene, _vocab: Vocabulary, rng: random.Random, weights: Weights) -> Turn:
     """A question to be answered in a word or phrase, sometimes without the hint to do so."""
-    question = ask_any(scene, rng, QUESTION_WEIGHTS)
+    question = ask_any(scene, rng, weights)
     prompt = question.text if rng.random() < 0.2 else question.prompt()
     return Turn(f"short/{question.kind}", prompt, question.answer, question.answer)
 
 
-def bare_turn(scene: Scene, _vocab: Vocabulary, rng: random.Random) -> Turn:
+def bare_turn(scene: Scene, _vocab: Vocabulary, rng: random.Random, weights: Weights) -> Turn:
     """A question and its answer without any hint at the form: the cheapest way to learn to read a raster."""
-    question = ask_any(scene, rng, QUESTION_WEIGHTS)
+    question = ask_any(scene, rng, weights)
     return Turn(f"bare/{question.kind}", question.text, question.answer, question.answer)
 
 
-def ocr_turn(scene: Scene, _vocab: Vocabulary, rng: random.Random) -> Turn:
+def ocr_turn(scene: Scene, _vocab: Vocabulary, rng: random.Random, weights: Weights) -> Turn:
     """A question with what an imperfect reader saw in the picture."""
-    question = ask_any(scene, rng, {**QUESTION_WEIGHTS, "sign": 5.0, "number": 4.0})
+    question = ask_any(scene, rng, {**weights, "sign": 5.0, "number": max(4.0, 2 * weights["number"])})
     prompt = f"{question.text}\n{OCR_PREFIX}{', '.join(ocr_tokens(scene, rng))}\n{SHORT_ANSWER_HINT}"
     return Turn(f"ocr/{question.kind}", prompt, question.answer, question.answer)
+
+
+def witness_turn(scene: Scene, _vocab: Vocabulary, rng: random.Random, _weights: Weights) -> Turn:
+    """A question about text that only the OCR tokens tell; with about other things where there is no text."""
+    question = ask_any(scene, rng, {"sign": 5.0, "number": 4.0, "colour": 0.5, "kind": 0.5})
+    prompt = f"{question.text}\n{OCR_PREFIX}{', '.join(ocr_tokens(scene, rng))}\n{SHORT_ANSWER_HINT}"
+    return Turn(f"witness/{question.kind}", prompt, question.answer, question.answer)
 
 
 def ocr_tokens(scene: Scene, rng: random.Random) -> list[str]:
@@ -196,20 +254,20 @@ def ocr_tokens(scene: Scene, rng: random.Random) -> list[str]:
     return read
 
 
-def letter_turn(scene: Scene, vocab: Vocabulary, rng: random.Random) -> Turn:
+def letter_turn(scene: Scene, vocab: Vocabulary, rng: random.Random, weights: Weights) -> Turn:
     """Multiple choice, answered by the letter."""
-    question = _choice(scene, vocab, rng)
+    question = _choice(scene, vocab, rng, weights)
     return _choice_turn(f"letter/{question.kind}", question, LETTER_HINT, question.letter)
 
 
-def option_text_turn(scene: Scene, vocab: Vocabulary, rng: random.Random) -> Turn:
+def option_text_turn(scene: Scene, vocab: Vocabulary, rng: random.Random, weights: Weights) -> Turn:
     """Multiple choice, answered in words."""
-    question = _choice(scene, vocab, rng)
+    question = _choice(scene, vocab, rng, weights)
     return _choice_turn(f"option-text/{question.kind}", question, SHORT_ANSWER_HINT, question.answer)
 
 
-def _choice(scene: Scene, vocab: Vocabulary, rng: random.Random) -> Question:
-    question = with_options(ask_any(scene, rng, QUESTION_WEIGHTS), scene, vocab, rng)
+def _choice(scene: Scene, vocab: Vocabulary, rng: random.Random, weights: Weights) -> Question:
+    question = with_options(ask_any(scene, rng, weights), scene, vocab, rng)
     if rng.random() < 0.85:
         return question
     # Fewer options are rare in the benchmark, yet a reader should not depend on there being four.
@@ -260,7 +318,7 @@ def _some_options(vocab: Vocabulary, rng: random.Random) -> list[str]:
     return rng.sample(pool, min(4, len(pool)))
 
 
-def yes_no_turn(scene: Scene, vocab: Vocabulary, rng: random.Random) -> Turn:
+def yes_no_turn(scene: Scene, vocab: Vocabulary, rng: random.Random, _weights: Weights) -> Turn:
     """Whether something is in the picture; half of the answers are yes."""
     is_yes = rng.random() < 0.5
     present = {thing.combo for thing in scene.things}
@@ -276,11 +334,11 @@ def yes_no_turn(scene: Scene, vocab: Vocabulary, rng: random.Random) -> Turn:
     return Turn("yes-no", prompt, "yes" if is_yes else "no", "yes" if is_yes else "no")
 
 
-def sentence_turn(scene: Scene, _vocab: Vocabulary, rng: random.Random) -> Turn:
+def sentence_turn(scene: Scene, _vocab: Vocabulary, rng: random.Random, _weights: Weights) -> Turn:
     """A question with a whole sentence as its answer."""
     question = ask(scene, rng.choice(("colour", "position", "scene", "sign")), rng)
     if question is None:
-        return caption_turn(scene, _vocab, rng)
+        return caption_turn(scene, _vocab, rng, _weights)
     thing = question.text.rstrip("?").split()[-1]
     answer = {
         "colour": f"The {thing} is {question.answer}.",
@@ -319,9 +377,10 @@ PICTURE_TURNS: dict[str, Maker] = {
     "short": short_turn,
     "bare": bare_turn,
     "ocr": ocr_turn,
+    "witness": witness_turn,
     "letter": letter_turn,
     "option-text": option_text_turn,
-    "find-letter": lambda _scene, vocab, rng: find_letter_turn(vocab, rng),
+    "find-letter": lambda _scene, vocab, rng, _weights: find_letter_turn(vocab, rng),
     "yes-no": yes_no_turn,
     "sentence": sentence_turn,
 }
