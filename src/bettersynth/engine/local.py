@@ -305,8 +305,7 @@ def _reduce(stage: Stage, settings: Settings, state: _State, work: Path) -> None
     name = f"verdict-{key[:16]}"
     path, facts_path = work / "stages" / f"{name}.arrow", work / "stages" / f"{name}.json"
     if not facts_path.is_file() or not path.is_file():
-        tables = [load_arrow(shard.path) for shard in state.shards]
-        tables = [table.select([n for n in table.column_names if n == ID or n.startswith(PARTIAL)]) for table in tables]
+        tables = [load_arrow(shard.path, lambda n: n == ID or n.startswith(PARTIAL)) for shard in state.shards]
         partials = pa.concat_tables(tables, promote_options="permissive")
         partials = partials.rename_columns([name.removeprefix(PARTIAL) for name in partials.column_names])
         verdict = (

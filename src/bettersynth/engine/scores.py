@@ -69,7 +69,7 @@ class Scores:
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with pa.OSFile(str(temp), "wb") as sink:
-                options = pa.ipc.IpcWriteOptions(compression="zstd")
+                options = pa.ipc.IpcWriteOptions(compression="lz4")
                 with pa.ipc.new_file(sink, whole.schema, options=options) as writer:
                     writer.write_table(whole)
             temp.replace(self._path)

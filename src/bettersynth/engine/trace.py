@@ -34,6 +34,10 @@ SCHEMA = pa.schema(
 )
 
 
+_FEW_VALUES = ("step", "operator", "action", "reason")
+_GROUP_ROWS = 8192
+
+
 @dataclass(frozen=True, slots=True)
 class TraceRow:
     """One event of one row.
@@ -72,14 +76,23 @@ def writer(path: Path) -> Iterator[Callable[[pa.Table], None]]:
     Raises:
         DataError: the disk is full.
     """
+    waiting: list[pa.Table] = []
     try:
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=list(_FEW_VALUES)) as file:
+
+            def write() -> None:
+                if waiting:
+                    file.write_table(pa.concat_tables(waiting))
+                    waiting.clear()
 
             def add(table: pa.Table) -> None:
                 if table.num_rows:
-                    file.write_table(table)
+                    waiting.append(table)
+                if sum(part.num_rows for part in waiting) >= _GROUP_ROWS:
+                    write()
 
             yield add
+            write()
     except OSError as error:
         raise DataError(t("cannot write the file"), where=str(path), got=error.strerror or str(error)) from error
 

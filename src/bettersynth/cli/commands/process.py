@@ -45,8 +45,6 @@ def read(args: argparse.Namespace) -> Any:
     from bettersynth.config.load import raise_all
     from bettersynth.engine.plan import read_recipe
     from bettersynth.engine.preflight import preflight
-    from bettersynth.experiment.loop import strategy_path, strategy_recipe
-    from bettersynth.experiment.workspace import Workspace
 
     values: dict[str, str | int | float] = {} if args.budget is None else {"budget": args.budget}
     for word in args.var:
@@ -56,6 +54,13 @@ def read(args: argparse.Namespace) -> Any:
         values[name] = value
     if args.engine is not None:
         args.set += [f"executor_type={args.engine}", f"ray_address={args.ray_address or 'local'}"]
+    if args.workspace is None and args.recipe.endswith((".yaml", ".yml")):
+        file = Path(args.recipe)
+        if file.is_file():  # no strategy by name, so that nothing of experiments is imported
+            return read_recipe(file, overrides=args.set, variables=values, check_recipe=preflight)
+    from bettersynth.experiment.loop import strategy_path, strategy_recipe
+    from bettersynth.experiment.workspace import Workspace
+
     if args.workspace is not None:
         recipe = strategy_recipe(Workspace(args.workspace), args.recipe, overrides=args.set, values=values)
         raise_all(preflight(recipe), where=recipe.document.name)
