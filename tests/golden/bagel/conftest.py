@@ -18,6 +18,9 @@ import torch
 from safetensors.torch import load_file
 
 from bettersynth.models.bagel.config import BagelConfig, load_config
+from bettersynth.models.bagel.convert import load_checkpoint
+from bettersynth.models.bagel.model import BagelModel
+from bettersynth.models.bagel.packing import MODES
 
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -72,11 +75,28 @@ def close(got: torch.Tensor, wanted: torch.Tensor, atol: float = 1e-4, rtol: flo
     """Fail unless shapes agree and every difference is at most ``atol + rtol * |wanted|``."""
     assert got.shape == wanted.shape, f"{tuple(got.shape)} instead of {tuple(wanted.shape)}"
     excess = (got.detach().float() - wanted.float()).abs()
-    if os.environ.get("BETTERSYNTH_GOLDEN_PRINT"):
-        print(f"\n    worst {excess.max().item():.1e} of {atol:.0e}", end="")
     assert (excess <= atol + rtol * wanted.float().abs()).all(), f"largest difference {excess.max().item():.2e}"
 
 
 @pytest.fixture(scope="session")
 def assert_close() -> Any:
     return close
+
+
+@pytest.fixture(scope="session")
+def model(golden: GoldenSet) -> BagelModel:
+    """The set's model with its autoencoder, without gradients."""
+    golden.path("ema.safetensors"), golden.path("ae.safetensors")
+    return load_checkpoint(golden.folder, dtype=torch.float32).requires_grad_(False)
+
+
+@pytest.fixture
+def trained(golden: GoldenSet) -> BagelModel:
+    """A fresh copy for tests that need gradients."""
+    return load_checkpoint(golden.folder, dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def batch(golden: GoldenSet) -> dict[str, torch.Tensor]:
+    modes = [MODES.index(mode) for mode in golden.json("train_meta.json")["attn_modes"]]
+    return {**golden.tensors("train_batch"), "attn_modes": torch.tensor(modes)}
