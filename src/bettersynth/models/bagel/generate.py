@@ -1,0 +1,78 @@
+"""Text out of contexts: one forward per new token for all of them, greedy or drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from bettersynth.models.bagel.context import Context, forward, text_block
+from bettersynth.models.bagel.model import BagelModel
+from bettersynth.models.layers.mot import Rows
+
+
+@dataclass
+class Answer:
+    """New ids without markers, whether the model ended by itself, and the logits of each step if kept."""
+
+    ids: list[int] = field(default_factory=list)
+    is_ended: bool = False
+    logits: list[torch.Tensor] = field(default_factory=list)
+
+
+@torch.no_grad()
+def generate_text(
+    model: BagelModel,
+    contexts: Sequence[Context],
+    *,
+    max_new_tokens: int,
+    end_id: int | None = None,
+    temperature: float = 0.0,
+    generators: Sequence[torch.Generator] | None = None,
+    keeps_logits: bool = False,
+) -> list[Answer]:
+    """Continue every context with a text. The contexts are left as they were; add the answer with ``read_text``.
+
+    Args:
+        model: in evaluation mode.
+        contexts: what was read, no object twice; each ends on its own, however long the others go on.
+        max_new_tokens: longest answer.
+        end_id: token that ends an answer, by default the end of a text; it is not in the answer.
+        temperature: 0 is greedy.
+        generators: one per context, for drawing.
+        keeps_logits: keep the logits (V,) of every step (for tests).
+    """
+    special = model.config.special
+    end_id = special.eos if end_id is None else end_id
+    answers = [Answer() for _ in contexts]
+    before = [(context.length, context.next_rope, context.history) for context in contexts]
+    alive, fed = list(range(len(contexts))), [special.bos] * len(contexts)
+    for _ in range(max_new_tokens):
+        rows, _ = forward(model, [text_block(model, contexts[i], [fed[i]]) for i in alive])
+        hidden = model.decoder.final_norms(Rows(rows.und, rows.gen)).und
+        logits = model.language_model.lm_head(hidden).float()
+        still = []
+        for row, i in enumerate(alive):
+            contexts[i].advance(1, 1, fed[i])
+            token = _choose(logits[row], temperature, generators[i] if generators else None)
+            if keeps_logits:
+                answers[i].logits.append(logits[row])
+            answers[i].is_ended = token == end_id
+            if not answers[i].is_ended:
+                answers[i].ids.append(token)
+                fed[i] = token
+                still.append(i)
+        alive = still
+        if not alive:
+            break
+    for context, (length, rope, history) in zip(contexts, before, strict=True):
+        context.length, context.next_rope, context.history = length, rope, history
+    return answers
+
+
+def _choose(logits_V: torch.Tensor, temperature: float, generator: torch.Generator | None) -> int:
+    if temperature <= 0:
+        return int(logits_V.argmax())
+    chances = torch.softmax(logits_V / temperature, dim=-1).cpu()
+    return int(torch.multinomial(chances, 1, generator=generator))
