@@ -241,10 +241,40 @@ def _as_config_error(item: Any, document: Document, at: Location, model: Any) ->
         )
     if item["type"] in ("missing", "missing_argument"):
         return ConfigError(t("missing key '{name}'", name=item["loc"][-1]), where=document.where(location))
-    message = item["msg"].removeprefix("Value error, ")
+    message = _expected(item)
     got = item.get("input")
     shown = None if isinstance(got, dict) else got
     return ConfigError(t("value not accepted"), where=document.where(location), got=shown, expected=message)
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "one of: {names}",
+}
+"""What pydantic finds wrong, by its type, in words that can be translated."""
+
+
+def _expected(item: Any) -> str:
+    template = _EXPECTED.get(item["type"])
+    if template is None:
+        return str(item["msg"]).removeprefix("Value error, ")
+    facts = dict(item.get("ctx") or {})
+    return t(template, names=facts.pop("expected", "").replace(" or ", ", "), **facts)
 
 
 def _is_tag(part: str | int) -> bool:

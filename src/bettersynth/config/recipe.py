@@ -121,6 +121,9 @@ def share_out(most: int, weights: list[float]) -> list[int | None]:
     return list(shares)
 
 
+_UNREAD = ("source", "name", "format", "data_files", "data_dir")
+"""Keys of a data set's source that are accepted and say nothing that its path does not."""
+
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -235,6 +238,11 @@ def _differences(keys: RecipeKeys, data: Mapping[str, Any]) -> list[str]:
     others = sorted({validator.type for validator in keys.validators} - {"required_fields"})
     if others:
         found.append(t("validators not run here: {names}", names=", ".join(others)))
+    sources = keys.dataset.configs if keys.dataset is not None else ()
+    unread = [key for key in _UNREAD if any(getattr(source, key) is not None for source in sources)]
+    if unread:
+        why = t("a source is read by its path alone")
+        found.append(t("without effect here: {names} ({why})", names=", ".join(unread), why=why))
     if keys.dataset is not None and keys.dataset.max_sample_num is None:
         if len({source.weight for source in keys.dataset.configs}) > 1:
             found.append(t("weights choose rows only together with dataset.max_sample_num; all rows are read"))

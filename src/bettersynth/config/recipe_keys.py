@@ -18,38 +18,38 @@ class DatasetSource(BaseModel):
     """One file or folder of a data set made of several; ``limit`` reads only its first rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    type: Literal["local", "remote"] = "local"
-    path: str
-    weight: float = Field(default=1.0, gt=0)
-    source: str | None = None
-    split: str | None = None
-    name: str | None = None
-    limit: int | None = Field(default=None, ge=1)
-    format: str | None = None
-    data_files: str | list[str] | None = None
-    data_dir: str | None = None
-    endpoint_url: str | None = None
-    aws_access_key_id: str | None = None
-    aws_secret_access_key: str | None = None
-    aws_session_token: str | None = None
-    aws_region: str | None = None
+    type: Literal["local", "remote"] = Field("local", description="the path itself says it: local or a URL")
+    path: str = Field(description="file, folder or URL")
+    weight: float = Field(default=1.0, gt=0, description="share of max_sample_num")
+    source: str | None = Field(None, description="no effect: the path says what it is")
+    split: str | None = Field(None, description="split of a saved Hugging Face data set")
+    name: str | None = Field(None, description="no effect: subsets of hub data sets are not downloaded")
+    limit: int | None = Field(default=None, ge=1, description="only the first so many rows")
+    format: str | None = Field(None, description="no effect: the file's ending says it")
+    data_files: str | list[str] | None = Field(None, description="no effect: give the files as sources")
+    data_dir: str | None = Field(None, description="no effect: give the folder as path")
+    endpoint_url: str | None = Field(None, description="address of an S3 service other than AWS")
+    aws_access_key_id: str | None = Field(None, description="S3 key; the environment's when not given")
+    aws_secret_access_key: str | None = Field(None, description="S3 secret; the environment's when not given")
+    aws_session_token: str | None = Field(None, description="S3 session token; the environment's when not given")
+    aws_region: str | None = Field(None, description="S3 region; the environment's when not given")
 
 
 class DatasetConfig(BaseModel):
     """Several sources. Weights share out ``max_sample_num`` rows; without it every source is read whole."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    configs: tuple[DatasetSource, ...]
-    max_sample_num: int | None = Field(default=None, ge=1)
+    configs: tuple[DatasetSource, ...] = Field(description="the sources, in order")
+    max_sample_num: int | None = Field(default=None, ge=1, description="rows drawn in all, shared out by weight")
 
 
 class Validator(BaseModel):
     """A check on every row as it is read. ``required_fields`` is ours; other kinds are named and not run."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    type: str
-    required_fields: tuple[str, ...] = ()
-    field_types: dict[str, str] = Field(default_factory=dict)
+    type: str = Field(description="required_fields; others are named and not run")
+    required_fields: tuple[str, ...] = Field((), description="fields that every row must have")
+    field_types: dict[str, str] = Field(default_factory=dict, description="their types, e.g. text: str")
 
 
 class RecipeKeys(BaseModel):
@@ -74,10 +74,10 @@ class RecipeKeys(BaseModel):
     text_keys: str | tuple[str, ...] = Field("text", description="text columns; operators use the first")
     image_key: str = Field("images", description="column with the list of picture paths")
     image_bytes_key: str = Field("image_bytes", description="column with encoded pictures, preferred over their paths")
-    image_special_token: str = DJ_IMAGE
-    audio_special_token: str = DJ_AUDIO
-    video_special_token: str = DJ_VIDEO
-    eoc_special_token: str = DJ_EOC
+    image_special_token: str = Field(DJ_IMAGE, description="stands in the text where a picture is")
+    audio_special_token: str = Field(DJ_AUDIO, description="stands in the text where a sound is")
+    video_special_token: str = Field(DJ_VIDEO, description="stands in the text where a video is")
+    eoc_special_token: str = Field(DJ_EOC, description="ends a chunk: a text with its pictures")
     keep_stats_in_res_ds: bool = Field(False, description="keep __dj__stats__ in the result rows")
     keep_hashes_in_res_ds: bool = Field(False, description="Data-Juicer's hash columns; not kept here")
     skip_op_error: bool = Field(True, description="false: stop when any row fails, in place of setting it aside")

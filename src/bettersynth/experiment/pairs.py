@@ -76,6 +76,26 @@ def import_pairs(pairs: Path, images: Path, workspace: Path, rules: TrackRules) 
     )
 
 
+def pair_rows(pairs: Path, image_token: str = DJ_IMAGE) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Pairs as Data-Juicer rows whose picture paths stay as they are, and those that cannot be used.
+
+    Args:
+        pairs: see :func:`import_pairs`.
+
+    Returns:
+        The rows, and ``{"number", "reason", "record"}`` of each unusable pair.
+
+    Raises:
+        DataError: unreadable, or no pair can be used.
+    """
+    _digest(pairs)
+    rows, _, rejected = _sort(pairs, folder="", image_token=image_token)
+    if not rows:
+        first = rejected[0]["reason"] if rejected else t("nothing")
+        raise DataError(t("no usable pair"), where=str(pairs), got=first, expected='{"image": …, "text": …}')
+    return rows, rejected
+
+
 def _digest(pairs: Path) -> str:
     if not pairs.is_file():
         raise DataError(t("cannot read the data file"), where=str(pairs))
@@ -91,14 +111,16 @@ def _link(place: Path, images: Path) -> None:
         raise DataError(t("cannot write the file"), where=str(place), got=error.strerror or str(error)) from error
 
 
-def _sort(pairs: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+def _sort(
+    pairs: Path, *, folder: str = "images/", image_token: str = DJ_IMAGE
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """Usable rows in both forms, and the others with their reason."""
     rows: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
     seen: set[str] = set()
     for number, item in enumerate(_items(pairs)):
-        found = item.reason if isinstance(item, BadLine) else _pair(item, number)
+        found = item.reason if isinstance(item, BadLine) else _pair(item, number, folder)
         if not isinstance(found, str) and found["id"] in seen:
             found = t("the id '{id}' is used twice", id=found["id"])
         if isinstance(found, str):
@@ -107,7 +129,7 @@ def _sort(pairs: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list
             continue
         seen.add(found["id"])
         records.append(found)
-        rows += llava_to_dj([found], only_keep_caption=len(found["conversations"]) == 2, image_token=DJ_IMAGE)
+        rows += llava_to_dj([found], only_keep_caption=len(found["conversations"]) == 2, image_token=image_token)
     return rows, records, rejected
 
 
@@ -127,7 +149,7 @@ def _items(pairs: Path) -> Iterator[Mapping[str, Any] | BadLine]:
         yield item if is_record else BadLine(number, reason, str(item)[:200])
 
 
-def _pair(item: Mapping[str, Any], number: int) -> dict[str, Any] | str:
+def _pair(item: Mapping[str, Any], number: int, folder: str) -> dict[str, Any] | str:
     """The pair as a LLaVA record, or why it is none."""
     images = item.get("images") or [item.get("image")]
     if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], str):
@@ -135,7 +157,7 @@ def _pair(item: Mapping[str, Any], number: int) -> dict[str, Any] | str:
     path = PurePosixPath(images[0])
     if path.is_absolute() or ".." in path.parts:
         return t("the picture's path must lie inside the image folder: {path}", path=path)
-    record = {"id": str(item.get("id", f"{number:09d}")), "image": f"images/{path}"}
+    record = {"id": str(item.get("id", f"{number:09d}")), "image": f"{folder}{path}"}
     if "conversations" in item:
         problem = record_problem(item)
         turns = item["conversations"]

@@ -64,7 +64,7 @@ class Workspace:
                 t("no {what} in this workspace", what=what),
                 where=str(self.root),
                 expected=pattern,
-                hint=t("make one with: bettersynth init, or bettersynth demo"),
+                hint=self._way_out(),
             )
         if len(found) > 1:
             raise DataError(
@@ -74,3 +74,11 @@ class Workspace:
                 expected=pattern,
             )
         return found[0]
+
+    def _way_out(self) -> str:
+        """The next command when something is missing: a kit can fetch it, any other folder is no kit yet."""
+        if (self.root / "download.sh").is_file():
+            return t("fetch it with: bash {script}", script=self.root / "download.sh")
+        return t("make a kit with: bettersynth init {folder}", folder="FOLDER") + t(
+            ", or try: bettersynth demo --quick"
+        )

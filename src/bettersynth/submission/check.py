@@ -86,7 +86,7 @@ def raise_findings(findings: Findings, rules: TrackRules, *, where: str) -> None
     if findings.reasons:
         reasons = list(dict.fromkeys(findings.reasons))
         raise RuleError(
-            t("the rules of track '{track}' refuse this submission ({n} reasons)", track=rules.name, n=len(reasons)),
+            t("the rules of track '{track}' refuse this submission; reasons: {n}", track=rules.name, n=len(reasons)),
             reasons,
             where=where,
             hint=t("mend these and run the same command again"),

@@ -17,7 +17,7 @@ from bettersynth.core.artifact import MANIFEST, Artifact, sync_folder, write_man
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.submission.check import DEMO_NOTE, LABEL, LOGS, README_NAMES, check_package, raise_findings
-from bettersynth.submission.locked_files import KitRecord, read_record
+from bettersynth.submission.locked_files import KitRecord, changed_locked, read_record
 from bettersynth.submission.rules import ADAPTER, FINAL, Findings
 from bettersynth.submission.source import FolderSource
 from bettersynth.submission.train_script import TRAIN_SCRIPT, TRAIN_SCRIPT_10K, ScriptReading, read_script
@@ -65,6 +65,8 @@ def submit(workspace: Path, track: str, out: Path, *, exclude: tuple[str, ...] =
     findings.notices.extend(seen.notices)
     if script is not None:
         check_workspace(workspace, script, rules, findings)
+    elif record is not None:
+        findings.reasons.extend(changed_locked(workspace, record))
     raise_findings(findings, rules, where=str(workspace))
     _write_zip(out / ZIP, source)
     facts = {

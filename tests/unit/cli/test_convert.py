@@ -53,3 +53,21 @@ def test_sample_draws_what_the_kit_draws_and_says_so(call, seed, tmp_path):
         assert "sampled down" not in call("convert", "sample", "--input", source, "--output", out, "--max", most).out
         assert out.read_bytes() == source.read_bytes()
     assert "needs --max" in call("convert", "sample", "--input", source, "--output", out, expect=2).err
+
+
+def test_plain_pairs_become_rows_and_what_is_no_pair_is_set_aside(call, tmp_path):
+    pairs, out = tmp_path / "pairs.jsonl", tmp_path / "rows.jsonl"
+    lines = [
+        {"image": "a.jpg", "caption": "一只猫"},
+        {"image": "sub/b.jpg", "text": "a dog", "id": "b"},
+        {"image": "c.jpg"},
+    ]
+    pairs.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{oops\n", encoding="utf-8")
+    done = call("convert", "pairs-to-dj", "--input", pairs, "--output", out)
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [(row["id"], row["images"]) for row in rows] == [("000000000", ["a.jpg"]), ("b", ["sub/b.jpg"])]
+    assert rows[0]["text"] == "<__dj__image>\n一只猫 <|__dj__eoc|>"
+    rejected = [json.loads(line) for line in (tmp_path / "rows.rejected.jsonl").read_text().splitlines()]
+    assert "2 unusable" in done.out and [row["number"] for row in rejected] == [3, 4]
+    pairs.write_text('{"text": "no picture"}\n', encoding="utf-8")
+    assert "no usable pair" in call("convert", "pairs-to-dj", "--input", pairs, "--output", out, expect=1).err

@@ -39,7 +39,7 @@ def test_help_is_in_the_language_asked_for(name, call, capsys):
 @pytest.mark.parametrize(
     ("words", "english", "chinese"),
     [
-        (("convert",), "needed: dj-to-llava|llava-to-dj|sample, --input, --output", "需要："),
+        (("convert",), "needed: pairs-to-dj|dj-to-llava|llava-to-dj|sample, --input, --output", "需要："),
         (("run", "everything"), "cannot be 'everything'; one of: 'all'", "不能是"),
         (("run", "--seeds", "x"), "--seeds cannot be 'x': not a valid int", "不能是"),
         (("run", "--seeds"), "--seeds needs a value", "需要一个值"),
@@ -50,3 +50,14 @@ def test_help_is_in_the_language_asked_for(name, call, capsys):
 def test_complaints_are_ours(words, english, chinese, call):
     assert english in call(*words, "--lang", "en", expect=2).err
     assert chinese in call(*words, "--lang", "zh", expect=2).err
+
+
+def test_strategies_and_presets_are_listed_by_what_they_are_for(call):
+    said = {**call("explain", "strategies", "--json").data, **call("explain", "presets", "--json").data}
+    assert said["raw"].startswith("The seed set as it comes") and said["demo_quick"].startswith("The quick demo")
+    assert not [name for name, words in said.items() if not words or words.startswith("bettersynth ")]
+
+
+def test_what_a_kit_lacks_is_fetched_by_its_script(call, tmp_path):
+    call("init", tmp_path / "kit", "--track", "open")
+    assert "download.sh" in call("run", "--workspace", tmp_path / "kit", "--plan", expect=1).err

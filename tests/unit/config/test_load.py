@@ -29,7 +29,7 @@ def test_every_mistake_is_reported_with_its_line_and_nearest_name() -> None:
     assert len(caught.value.problems) == 4
     assert "a.yaml:1 nmae" in text and "did you mean 'name'?" in text
     assert "missing key 'name'" in text
-    assert "a.yaml:2 ratio" in text and "less than or equal to 1" in text
+    assert "a.yaml:2 ratio" in text and "at most 1" in text
     assert "a.yaml:4 inner.batch_sise" in text and "did you mean 'batch_size'?" in text
 
 
@@ -67,3 +67,16 @@ def test_missing_file_and_python_objects(tmp_path) -> None:  # type: ignore[no-u
         load_yaml(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="not valid YAML"):
         parse_yaml("a: !!python/object/apply:os.system ['true']\n")
+
+
+def test_what_was_expected_is_said_in_the_language_in_force() -> None:
+    from bettersynth.core.lang import set_language
+
+    document = parse_yaml("name: x\nratio: high\n", name="a.yaml")
+    set_language("zh")
+    try:
+        with pytest.raises(ConfigError) as caught:
+            validate(Model, document)
+    finally:
+        set_language("en")
+    assert caught.value.expected == "一个数"

@@ -388,3 +388,14 @@ def test_filling_the_block_changes_nothing_else_and_refuses_expansion() -> None:
         fill_script(text, {"EXP_NAME": "$(id)"})
     with pytest.raises(ConfigError, match="not a variable"):
         fill_script(text, {"LR": 1})
+
+
+def test_a_changed_locked_file_is_told_before_anything_was_trained(tmp_path: Path) -> None:
+    from bettersynth.kit.build import init
+
+    kit = tmp_path / "kit"
+    init(kit, "10k")
+    changed = kit / "toolkit" / "training" / "preprocess" / "check_sample_number.py"
+    changed.write_text(changed.read_text(encoding="utf-8") + "# mine\n", encoding="utf-8")
+    told = reasons(kit, "10k")
+    assert "check_sample_number.py" in told and "output/train.sh is missing" in told

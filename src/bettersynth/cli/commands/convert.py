@@ -1,5 +1,6 @@
-"""Convert between the Data-Juicer and LLaVA forms, or sample a data set down as the kit does.
+"""Convert between the Data-Juicer and LLaVA forms and plain pairs, or sample a data set down as the kit does.
 
+pairs-to-dj   image-text pairs, {"image": …, "text" or "caption": …} a line, to rows
 dj-to-llava   rows to records, as training reads them; with --original the questions come back by id
 llava-to-dj   records to rows, as recipes read them
 sample        at most --max rows, drawn with seed 1024; what is left out is counted and announced
@@ -17,11 +18,12 @@ from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 
 EXAMPLES = (
+    "bettersynth convert pairs-to-dj --input pairs.jsonl --output rows.jsonl",
     "bettersynth convert dj-to-llava --input rows.jsonl --output train.json --original stage_1.json",
     "bettersynth convert llava-to-dj --input stage_1.json --output rows.jsonl --only-caption",
     "bettersynth convert sample --input rows.jsonl --output sampled.jsonl --max 200000",
 )
-KINDS = ("dj-to-llava", "llava-to-dj", "sample")
+KINDS = ("pairs-to-dj", "dj-to-llava", "llava-to-dj", "sample")
 KIT_SEED = 1024
 _LISTED = 5
 
@@ -48,11 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert everything, or nothing with the reason."""
-    facts = {"dj-to-llava": _to_llava, "llava-to-dj": _to_dj, "sample": _sample}[args.what](args)
+    made = {"pairs-to-dj": _from_pairs, "dj-to-llava": _to_llava, "llava-to-dj": _to_dj, "sample": _sample}
+    facts = made[args.what](args)
     if args.json:
         print_json({"output": str(args.output), **facts})
         return 0
-    if facts["rows_out"] < facts["rows_in"]:
+    if facts.get("rejected"):
+        print(t("{n} unusable, each with its reason in {name}", n=facts["unusable"], name=facts["rejected"]))
+    elif facts["rows_out"] < facts["rows_in"]:
         print(
             t(
                 "{rows} rows sampled down to {kept} (seed {seed}); {left} left out",
@@ -96,6 +101,20 @@ def _tokens(args: argparse.Namespace) -> Any:
     from bettersynth.formats.data_juicer import DEFAULT_TOKENS, Tokens
 
     return Tokens((args.image_token, *DEFAULT_TOKENS.images)) if args.image_token else DEFAULT_TOKENS
+
+
+def _from_pairs(args: argparse.Namespace) -> dict[str, Any]:
+    from bettersynth.experiment.pairs import pair_rows
+    from bettersynth.formats.jsonl import write_rows
+
+    rows, rejected = pair_rows(args.input, args.image_token or _tokens(args).images[0])
+    write_rows(args.output, rows)
+    facts = {"rows_in": len(rows) + len(rejected), "rows_out": len(rows), "unusable": len(rejected)}
+    if not rejected:
+        return facts
+    place = args.output.with_name(f"{args.output.stem}.rejected.jsonl")
+    write_rows(place, rejected)
+    return {**facts, "rejected": str(place)}
 
 
 def _to_llava(args: argparse.Namespace) -> dict[str, Any]:

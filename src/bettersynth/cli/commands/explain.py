@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from importlib import resources
 from typing import Any
@@ -54,8 +55,22 @@ def _names(kind: str) -> list[str]:
 def _summary(kind: str, name: str) -> str:
     if kind in _MODULES:
         return _MODULES[kind].summary(name)
-    head = _yaml_files(kind)[name].read_text(encoding="utf-8").split("\n", 1)[0]
-    return str(head.lstrip("# "))
+    return _file_summary(_yaml_files(kind)[name].read_text(encoding="utf-8"))
+
+
+def _file_summary(text: str) -> str:
+    """A strategy's hypothesis, else the first comment that is no command.
+
+    >>> _file_summary("# bettersynth train --preset x\\n#\\n# Small and\\n# quick.\\nlr: 1\\n")
+    'Small and quick.'
+    """
+    folded = re.search(r"^hypothesis: *(?:[>|]-?\n((?:  .*\n)+)|(.+))", text, re.MULTILINE)
+    if folded:
+        return " ".join((folded.group(1) or folded.group(2)).split())
+    head = re.match(r"(?:#.*\n)+", text)
+    said = head.group() if head else ""
+    paragraphs = [" ".join(part.replace("#", " ").split()) for part in re.split(r"^#\s*$", said, flags=re.MULTILINE)]
+    return next((part for part in paragraphs if part and not part.startswith("bettersynth ")), "")
 
 
 def _kinds() -> Iterable[str]:
@@ -123,7 +138,8 @@ def run(args: argparse.Namespace) -> int:
     for page in described:
         print(f"{page.pop('name')} ({page.pop('kind')})\n\n{page.pop('doc')}\n")
         parameters = page.pop("parameters", None)
-        print_rows((t("fact"), t("value")), [(key, value) for key, value in page.items()])
+        if page:
+            print_rows((t("fact"), t("value")), list(page.items()))
         if parameters:
             print()
             print_rows((t("parameter"), t("default")), list(parameters.items()))
