@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bettersynth.media.lanczos import lanczos
+
 Grey = npt.NDArray[np.float64]
 
 
 def _grey(image: Image.Image, width: int, height: int) -> Grey:
-    small = image.resize((width, height), Image.Resampling.LANCZOS).convert("L")
+    small = lanczos(image, width, height).convert("L")
     return np.asarray(small, dtype=np.float64)
 
 

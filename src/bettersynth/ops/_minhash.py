@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bettersynth.ops import _native
+from bettersynth.core import native
 
 _MERSENNE = np.uint64((1 << 61) - 1)
 _MASK = np.uint64((1 << 32) - 1)
@@ -87,7 +87,7 @@ def bands_of_windows(windows: Sequence[set[bytes]], count: int, bands: int, rows
 
 def compiled(rows: int) -> Any | None:
     """The compiled functions once they have shown that they say what numpy says, or None."""
-    library = _native.library(rows)
+    library = native.library(rows)
     return library if library is not None and _agrees(library) else None
 
 
@@ -120,15 +120,15 @@ def bands_of_texts(library: Any, column: Any, cut: tuple[bool, int], shape: tupl
     starts = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
     found, windows = np.empty((len(column), bands), np.uint64), np.empty(len(column), np.int64)
     failed = library.bs_minhash(
-        _native.address(data) if data is not None else None,
-        _native.address(starts),
+        native.address(data) if data is not None else None,
+        native.address(starts),
         ctypes.c_int64(len(column)),
         ctypes.c_int(by_space),
         ctypes.c_int64(window),
         (ctypes.c_void_p * 2)(*(padded.ctypes.data for padded in pairs)),
         (ctypes.c_int64 * 2)(bands, rows),
-        _native.address(found),
-        _native.address(windows),
+        native.address(found),
+        native.address(windows),
     )
     if failed:
         raise MemoryError

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bettersynth.ops import _minhash, _native
+from bettersynth.core import native
+from bettersynth.ops import _minhash
 from bettersynth.ops.dedup.document_minhash_deduplicator import DocumentMinhashDeduplicator
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
@@ -44,39 +45,39 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_compiled_minhash_equals_numpy(keys: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setattr(_native, "_WORTH_ROWS", 1)
-    _native._path.cache_clear()
+    monkeypatch.setattr(native, "_WORTH_ROWS", 1)
+    native._path.cache_clear()
     operator: Any = DocumentMinhashDeduplicator(**keys)
     batch = _batch(_texts())
     try:
         assert _minhash.compiled(1) is not None
         fast = operator.partial(batch, None)["bands"]
-        monkeypatch.setenv(_native.SWITCH, "0")
+        monkeypatch.setenv(native.SWITCH, "0")
         assert _minhash.compiled(1) is None
         assert operator.partial(batch, None)["bands"].equals(fast)
     finally:
-        _native._path.cache_clear()
+        native._path.cache_clear()
 
 
 def test_without_a_compiler_nothing_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    _native._path.cache_clear()
+    native._path.cache_clear()
     try:
-        assert _native.library(10**6) is None
+        assert native.library(10**6) is None
     finally:
-        _native._path.cache_clear()
+        native._path.cache_clear()
 
 
 @needs_compiler
 def test_few_rows_do_not_start_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    _native._path.cache_clear()
+    native._path.cache_clear()
     try:
-        assert _native.library(10) is None
+        assert native.library(10) is None
         assert not list(tmp_path.iterdir())
     finally:
-        _native._path.cache_clear()
+        native._path.cache_clear()
 
 
 def test_a_library_that_says_something_else_is_not_used() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import os
 import platform
 import shutil
@@ -18,8 +19,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 SWITCH = "BETTERSYNTH_NATIVE"
 _SOURCE = Path(__file__).with_suffix(".c")
 _FLAGS = (
@@ -27,13 +26,17 @@ _FLAGS = (
     ("-O3", "-march=native"),
     ("-O3",),
 )
+_ALWAYS = ("-std=c11", "-ffp-contract=off", "-shared", "-fPIC")
 _LIMIT_S = 60
 _WORTH_ROWS = 256
 """Batches of fewer rows do not start the compiler; they use what is compiled already."""
 
 
 def library(rows: int) -> Any | None:
-    """The compiled functions, or None: switched off, no compiler, it failed, or the rows are too few to begin."""
+    """The compiled functions, or None: switched off, no compiler, it failed, or the rows are too few to begin.
+
+    Callers compare what they say with Python once before they trust them.
+    """
     if os.environ.get(SWITCH, "1") == "0":
         return None
     try:
@@ -49,8 +52,8 @@ def library(rows: int) -> Any | None:
 def _path() -> Path:
     """Where this source, compiled for this processor, is kept."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    facts = [_SOURCE.read_bytes(), repr(_FLAGS).encode(), platform.machine().encode(), _processor()]
-    return root / "bettersynth" / "native" / f"{xxhash.xxh3_128_hexdigest(b'|'.join(facts))}.so"
+    facts = [_SOURCE.read_bytes(), repr((_FLAGS, _ALWAYS)).encode(), platform.machine().encode(), _processor()]
+    return root / "bettersynth" / "native" / f"{hashlib.sha256(b'|'.join(facts)).hexdigest()}.so"
 
 
 def _processor() -> bytes:
@@ -81,7 +84,7 @@ def _compile(target: Path) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             for flags in () if target.is_file() else _FLAGS:
-                command = [compiler, *flags, "-std=c11", "-shared", "-fPIC", "-o", str(temp), str(_SOURCE)]
+                command = [compiler, *flags, *_ALWAYS, "-o", str(temp), str(_SOURCE), "-lm"]
                 with contextlib.suppress(subprocess.SubprocessError):
                     subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT_S)
                     temp.replace(target)

@@ -1,12 +1,15 @@
-/* Inner loops that numpy cannot do fast. Optional: _native.py compiles this file where a C compiler is at hand, and
- * every function has an equal in Python beside its caller. No state, no allocation that outlives a call. */
+/* Inner loops that numpy cannot do fast. Optional: native.py compiles this file where a C compiler is at hand, and
+ * what it does is done elsewhere too: MinHash by ops/_minhash.py, resizing by Pillow. No state, no allocation that outlives a call. */
 
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SHA__) && defined(__SSSE3__)
+#if defined(__x86_64__)
 #include <immintrin.h>
+#endif
+#if defined(__SHA__) && defined(__SSSE3__)
 #define HAS_SHA_INSTRUCTIONS 1
 #endif
 
@@ -186,4 +189,113 @@ int bs_minhash(const uint8_t *data, const int32_t *offsets, int64_t docs, int by
     free(hashes);
     free(least);
     return ok ? 0 : -1;
+}
+
+/* ---- Pillow's resampling of 8-bit pictures ---- */
+
+#define BITS 22 /* fraction of the weights: 32 - 8 - 2, as in Pillow's Resample.c */
+
+static uint8_t clipped(int32_t value)
+{
+    value >>= BITS;
+    return value < 0 ? 0 : value > 255 ? 255 : (uint8_t)value;
+}
+
+#define GROUP 5 /* pixels of three bytes that 16 lanes hold; the last lane stays empty */
+
+/* sums[c] of pixels[i] * weight[i] over the pixels of `groups` groups, for each of the three colours. */
+static void products(const uint8_t *pixels, const int32_t *weights, int64_t groups, uint32_t sums[3])
+{
+    uint32_t lanes[LANES];
+#if defined(__AVX512F__)
+    __m512i sum = _mm512_setzero_si512();
+    for (int64_t group = 0; group < groups; group++) {
+        __m512i some = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(pixels + 3 * GROUP * group)));
+        sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(some, _mm512_loadu_si512(weights + LANES * group)));
+    }
+    _mm512_storeu_si512(lanes, sum);
+#else
+    memset(lanes, 0, sizeof lanes);
+    for (int64_t group = 0; group < groups; group++)
+        for (int lane = 0; lane < LANES; lane++)
+            lanes[lane] += (uint32_t)(pixels[3 * GROUP * group + lane] * weights[LANES * group + lane]);
+#endif
+    for (int c = 0; c < 3; c++)
+        sums[c] = lanes[c] + lanes[c + 3] + lanes[c + 6] + lanes[c + 9] + lanes[c + 12];
+}
+
+/* Resize a picture of three bytes a pixel, first across, then down, rounding to bytes in between, as Pillow does.
+ * size: width and height. firsts: the first pixel of each result. across: results and groups of pixels each; weights[0]
+ * has 16 numbers a group. down: results and pixels each; weights[1] has a number a pixel. Weights past the edge are 0.
+ * Returns 0, or -1 without memory. */
+int bs_resize(const uint8_t *in, const int64_t size[2], const int32_t *const firsts[2], const int32_t *const weights[2],
+              const int64_t across[2], const int64_t down[2], uint8_t *out)
+{
+    const int64_t row = 3 * size[0], wide = 3 * across[0];
+    const size_t padded = (size_t)row + 3 * GROUP * (size_t)across[1] + LANES;
+    uint8_t *between = malloc((size_t)(wide * size[1]) + 1), *line = calloc(padded, 1);
+    uint32_t *total = malloc((size_t)wide * sizeof *total + 1);
+    const int ok = between && line && total;
+    for (int64_t y = 0; ok && y < size[1]; y++) {
+        memcpy(line, in + row * y, (size_t)row); /* with room behind it, where weights of 0 fall */
+        for (int64_t x = 0; x < across[0]; x++) {
+            uint32_t sums[3];
+            products(line + 3 * firsts[0][x], weights[0] + LANES * across[1] * x, across[1], sums);
+            for (int c = 0; c < 3; c++)
+                between[wide * y + 3 * x + c] = clipped((int32_t)(sums[c] + (1u << (BITS - 1))));
+        }
+    }
+    for (int64_t y = 0; ok && y < down[0]; y++) {
+        for (int64_t x = 0; x < wide; x++)
+            total[x] = 1u << (BITS - 1);
+        for (int64_t i = 0; i < down[1] && firsts[1][y] + i < size[1]; i++) {
+            const uint8_t *from = between + wide * (firsts[1][y] + i);
+            const uint32_t weight = (uint32_t)weights[1][y * down[1] + i];
+            for (int64_t x = 0; x < wide; x++)
+                total[x] += from[x] * weight;
+        }
+        for (int64_t x = 0; x < wide; x++)
+            out[wide * y + x] = clipped((int32_t)total[x]);
+    }
+    free(between);
+    free(line);
+    free(total);
+    return ok ? 0 : -1;
+}
+
+static double sinc(double x)
+{
+    if (x == 0.0)
+        return 1.0;
+    x = x * 3.14159265358979323846;
+    return sin(x) / x;
+}
+
+/* Weights of Lanczos (support 3) from `size` pixels to `outs`, in fixed point. weights: [outs, most], zero at first;
+ * firsts: [outs]. Returns 0, or -1 when `most` is too small. */
+int bs_lanczos(int64_t size, int64_t outs, int64_t most, int32_t *firsts, int32_t *weights)
+{
+    const double scale = (double)size / (double)outs, widened = scale < 1.0 ? 1.0 : scale, support = 3.0 * widened;
+    for (int64_t place = 0; place < outs; place++) {
+        const double center = ((double)place + 0.5) * scale;
+        int64_t first = (int64_t)(center - support + 0.5), last = (int64_t)(center + support + 0.5);
+        double sum = 0.0;
+        first = first < 0 ? 0 : first;
+        last = last > size ? size : last;
+        if (last - first > most)
+            return -1;
+        for (int pass = 0; pass < 2; pass++)
+            for (int64_t i = first; i < last; i++) {
+                const double x = ((double)i - center + 0.5) * (1.0 / widened);
+                double weight = -3.0 <= x && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
+                if (pass == 0) {
+                    sum += weight;
+                    continue;
+                }
+                weight = (sum != 0.0 ? weight / sum : weight) * (1 << BITS);
+                weights[place * most + i - first] = (int32_t)(weight < 0 ? weight - 0.5 : weight + 0.5);
+            }
+        firsts[place] = (int32_t)first;
+    }
+    return 0;
 }
