@@ -10,7 +10,7 @@ WORKERS ?= 2
 # Data-Juicer has pins of its own, so it lives in an environment of its own; any Python that has it may be named here.
 DATA_JUICER_PYTHON ?= $(abspath $(wildcard .venv-data-juicer/bin/python))
 
-.PHONY: setup fmt check test test-all demo wheel-test bench data-juicer-venv data-juicer-check clean
+.PHONY: setup fmt check test test-all demo docs wheel-test bench data-juicer-venv data-juicer-check clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,11 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not gpu and not network' $(ARGS)
+
+# Pages that are written from the code: operators, commands, keys. The others are plain Markdown; a test parses their commands.
+docs: $(STAMP)
+	$(BIN)/python tools/operator_table.py
+	$(BIN)/python tools/reference_pages.py
 
 wheel-test: $(STAMP)
 	$(BIN)/python tools/wheel_test.py
