@@ -18,7 +18,8 @@ PLACE_KEYS = frozenset({"data", "image_root", "bases", "model_zoo", "init_from",
 
 MACHINE_KEYS = frozenset(
     {
-        *("workers", "prefetch_batches", "pixel_cache_bytes", "device", "gradient_checkpointing"),
+        *("workers", "prefetch_batches", "pixel_cache_bytes", "feature_cache", "feature_cache_bytes"),
+        *("device", "gradient_checkpointing", "packing"),
         *("logging_steps", "save_steps", "save_total_limit", "report_to", "gradient_accumulation_steps"),
     }
 )
@@ -31,6 +32,11 @@ def _number(value: Any) -> Any:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+def _off(value: Any) -> Any:
+    # YAML reads a bare off as false.
+    return None if value in ("off", False) else value
 
 
 Number = Annotated[float, BeforeValidator(_number)]
@@ -130,6 +136,9 @@ class StageConfig(BaseModel):
     """TensorFloat-32 matrix products on CUDA."""
     gradient_checkpointing: bool = False
     """Recompute layer activations in the backward pass: less memory, more time, same result."""
+    packing: bool = False
+    """Put the samples of a micro-batch into one row and compute no padding. No sample sees another: the same loss and
+    gradients up to rounding, as with another per_device_batch_size."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     workers: int = Field(1, ge=0)
@@ -138,6 +147,11 @@ class StageConfig(BaseModel):
     """Micro-batches prepared ahead per worker."""
     pixel_cache_bytes: int = Field(256 * 2**20, ge=0)
     """Memory for decoded pictures kept between passes."""
+    feature_cache: Annotated[Path | None, BeforeValidator(_off)] = None
+    """Folder where outputs of the frozen towers are kept for all runs that may share them (stages, epochs, seeds,
+    strategies), or off. It changes no bit of a result: a machine that cannot promise that does not use it."""
+    feature_cache_bytes: int = Field(4 * 2**30, ge=0)
+    """Nothing more is written to the feature cache when it holds this much."""
 
     # --- records
     logging_steps: int = Field(1, ge=1)

@@ -270,7 +270,10 @@ class LoopTrial:
             pretrain_images=None if stage is None else stage.images,
             finetune_images=workspace.finetune_data.parent,
         )
-        overrides = {name: {**self.overrides.get(name, {}), "seed": seed} for name in ("pretrain", "finetune")}
+        shared = _shared_features(workspace, self.preset)
+        overrides = {
+            name: {**shared, **self.overrides.get(name, {}), "seed": seed} for name in ("pretrain", "finetune")
+        }
         progress: Callback | None = Silent() if self.is_quiet else None
         return run_two_stages(
             self.preset, inputs, out=folder, name=f"{condition}-{seed}", overrides=overrides, progress=progress
@@ -307,6 +310,7 @@ class LoopTrial:
         return scored, [*(_asked_cost(artifact) for artifact in asked), scoring.cost]
 
 
+_SHARED_FEATURES_BYTES = 1 << 30
 _TEXT_FILES = (".jsonl", ".json", ".tsv")
 
 
@@ -320,6 +324,18 @@ def _folder_digests(folder: Path) -> dict[str, object]:
             digest_file(path) if is_small else [facts.st_size, facts.st_mtime_ns]
         )
     return found
+
+
+def _shared_features(workspace: Workspace, preset: str) -> dict[str, Any]:
+    """The demo's trials train on the same pictures with the same frozen towers, so they share the towers' outputs.
+
+    At real sizes one picture takes 28 MB, and keeping them is left to the user (``feature_cache``).
+    """
+    from bettersynth.train.preset import load_preset
+
+    if load_preset(preset).track != "demo":
+        return {}
+    return {"feature_cache": workspace.root / "cache" / "features", "feature_cache_bytes": _SHARED_FEATURES_BYTES}
 
 
 def _asked_cost(artifact: Artifact) -> StageCost:

@@ -8,7 +8,7 @@ from torch import nn
 from bettersynth.config.train import StageConfig
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
-from bettersynth.models.family import ModelFamily
+from bettersynth.models.family import ModelFamily, Processor
 from bettersynth.train.distributed import Devices
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,3 +39,18 @@ def prepare_model(
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     devices.broadcast_([parameter.data for _, parameter in trained])
     return trained
+
+
+def prepare_processor(config: StageConfig, family: ModelFamily, model: nn.Module, processor: Processor) -> Processor:
+    """The processor that makes batches as the config wants them.
+
+    Raises:
+        ConfigError: the family cannot pack.
+    """
+    if not config.packing:
+        return processor
+    enable = getattr(family, "enable_packing", None)
+    if enable is None:
+        raise ConfigError(t("this family has no packing"), where="packing")
+    packed: Processor = enable(model, processor)
+    return packed

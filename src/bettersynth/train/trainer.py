@@ -26,8 +26,9 @@ from bettersynth.train.checkpoint import Counters
 from bettersynth.train.data import check_bad_ratio
 from bettersynth.train.distributed import Devices
 from bettersynth.train.examples import RejectedRow, TrainingSet
+from bettersynth.train.features import open_features
 from bettersynth.train.loader import Loader, MicroBatch
-from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model
+from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model, prepare_processor
 from bettersynth.train.sampler import OrderSpec, micro_batches, sample_order
 from bettersynth.train.session import reproducible, stop_on_signals
 
@@ -97,12 +98,15 @@ class Trainer:
         self.optimizer = optim.build_optimizer(self.parameters, config)
         self.scaler = torch.amp.GradScaler(devices.device.type) if config.precision == "fp16" else None
         self.counters = Counters()
+        processor = prepare_processor(config, family, model, processor)
+        self.features = open_features(config, family, model, processor)
         self.loader = Loader(
             data.examples,
             processor,
             cache_bytes=config.pixel_cache_bytes,
             workers=config.workers,
             ahead=config.prefetch_batches,
+            features=self.features,
         )
         self._stop = threading.Event()
         self._saved_step = 0
@@ -195,7 +199,7 @@ class Trainer:
             if item.batch is None:
                 continue
             self._seed(step, item.number)
-            loss, facts = self._forward(item.batch, expected)
+            loss, facts = self._forward(item, item.batch, expected)
             sums[:3] += facts
             known[0] += len(item.indices)
             known[1] += item.num_tokens
@@ -220,10 +224,12 @@ class Trainer:
         counters.last_loss = loss_value
         return loss_value, grad_norm, bool(stop)
 
-    def _forward(self, batch: Batch, expected: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _forward(self, item: MicroBatch, batch: Batch, expected: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss to go backward from, and (loss for the record, targets, passes with targets)."""
         on_device = {name: tensor.to(self.devices.device, non_blocking=True) for name, tensor in batch.items()}
         with self._autocast():
+            if self.features is not None and item.pictures is not None:
+                on_device |= self.features.features(item.pictures, self.devices.device)
             output = self.family.loss(self.model, on_device)
         targets = output.num_targets.to(torch.float64)
         passes = (targets > 0).to(torch.float64)

@@ -183,3 +183,14 @@ def test_loss_mask_shows_the_targets(data: Path) -> None:
     refused = loss_mask(to_conversation({**rows[1], "conversations": rows[1]["conversations"][:1]}), processor)
     assert refused.rejected is not None
     assert "ends_with_human" in render_mask(refused, is_coloured=True)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_packing_changes_losses_by_rounding_only(trained: Path, data: Path, tmp_path: Path, stage: int) -> None:
+    changes = {"adapter": trained / "MGM-2B-Pretrain-x"} if stage == 2 else {}
+    run_stage(config_for(data, stage, packing=True, **changes), out=tmp_path / "run", progress=QUIET)
+    whole = trained / ("MGM-2B-Pretrain-x" if stage == 1 else "MGM-2B-Finetune-x")
+    found, expected = (
+        [line["loss"] for line in read_log(folder / "train_log.jsonl")] for folder in (tmp_path / "run", whole)
+    )
+    assert found == pytest.approx(expected, rel=1e-4)

@@ -86,3 +86,33 @@ def collate(
         "target_ids": next_labels.ravel()[targets],
     }
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+def pack(
+    examples: Sequence[Example], pixels: Sequence[Sequence[Pixels]], *, tokens_per_image: int, pad_id: int = 0
+) -> Batch:
+    """The same as :func:`collate` in one row without padding: sequences one after the other, positions from 0 in each.
+
+    Returns:
+        The tensors of :func:`collate` with B = 1, and ``segment_lengths`` (number of sequences,) int64.
+    """
+    rows = [splice(example.input_ids, example.labels, tokens_per_image, pad_id) for example in examples]
+    ids, labels, is_image = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    lengths = np.array([len(row.ids) for row in rows], dtype=np.int64)
+    next_labels = np.full(len(ids), IGNORE_LABEL, dtype=np.int64)
+    next_labels[:-1] = labels[1:]
+    next_labels[lengths.cumsum() - 1] = IGNORE_LABEL  # the last token of a sequence does not predict its neighbour
+    targets = np.flatnonzero(next_labels != IGNORE_LABEL)
+    pictures = [picture for group in pixels for picture in group]
+    arrays = {
+        "input_ids": ids[None],
+        "labels": labels[None],
+        "attention_mask": np.ones((1, len(ids)), dtype=bool),
+        "position_ids": np.concatenate([np.arange(length) for length in lengths])[None],
+        "images": np.stack(pictures) if pictures else np.zeros((0, 1, 1, 3), dtype=np.uint8),
+        "image_positions": np.flatnonzero(is_image),
+        "target_positions": targets,
+        "target_ids": next_labels[targets],
+        "segment_lengths": lengths,
+    }
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}

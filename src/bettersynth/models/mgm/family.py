@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from bettersynth.core.errors import ConfigError
+from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.lang import t
-from bettersynth.models.family import BaseFolders, Batch, LossOutput
+from bettersynth.models.family import BaseFolders, Batch, LossOutput, Processor
 from bettersynth.models.mgm import convert, load
 from bettersynth.models.mgm.config import CONFIG_FILE, MgmConfig
 from bettersynth.models.mgm.model import TOWERS, MgmModel
@@ -94,6 +97,30 @@ class MgmFamily:
     def enable_gradient_checkpointing(self, model: nn.Module) -> None:
         """Trade time for memory in the language model."""
         _mgm(model).gradient_checkpointing_enable()
+
+    def enable_packing(self, model: nn.Module, processor: Processor) -> Processor:
+        """Compute no padding: the processor that packs a micro-batch into one row, for a model that then takes it."""
+        assert isinstance(processor, MgmProcessor)
+        _mgm(model).enable_packing()
+        return replace(processor, is_packed=True)
+
+    def tower_features(self, model: nn.Module, pixels: torch.Tensor) -> Batch:
+        """What the frozen towers make of pictures (I, H, W, 3): tensors with one row per picture, which :meth:`loss`
+        takes as part of a batch in place of ``images``."""
+        return _mgm(model).features_of(pixels)
+
+    def tower_digest(self, model: nn.Module) -> str:
+        """Digest of everything in the model that decides :meth:`tower_features`."""
+        mgm = _mgm(model)
+        state = hashlib.blake2b(digest_size=16)
+        for name in TOWERS:
+            for key, tensor in sorted(mgm.model.get_submodule(name).state_dict().items()):
+                state.update(f"{name}.{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                state.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        config = mgm.config
+        sizes = [config.vision, config.vision_layers, config.image_size_low, config.image_size_aux, config.num_views]
+        views = [config.get("image_grid"), config.get("image_global")]
+        return digest_json({"weights": state.hexdigest(), "sizes": sizes, "views": views})
 
     def save_adapter(self, model: nn.Module, folder: Path) -> None:
         """Projector and miner as ``mm_projector.safetensors`` and ``.bin``, and the config."""

@@ -7,7 +7,7 @@ C low-resolution width, H W pixels or map positions, F high-resolution channels,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from bettersynth.media.resize import CLIP_MEAN, CLIP_STD
 from bettersynth.models.family import Batch, LossOutput
 from bettersynth.models.mgm.config import MgmConfig
 from bettersynth.models.mgm.mining import cut_regions, cut_tiles, join_stages, mine, mine_reference, shrink
+from bettersynth.models.mgm.packing import NAME as PACKED_ATTENTION
 from bettersynth.models.mgm.vision import ConvNeXtTrunk
 
 MINER_HEADS = ("vlm_uni_query_projector", "vlm_uni_aux_projector", "vlm_uni_val_projector")
@@ -144,6 +145,10 @@ class MgmModel(nn.Module):
         else:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
+    def enable_packing(self) -> None:
+        """Accept packed batches (see :func:`bettersynth.models.mgm.collate.pack`) besides padded ones."""
+        self.model.config._attn_implementation = PACKED_ATTENTION
+
     def connector_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Projector and miner, what stage 1 trains, with full names."""
         for child in CONNECTOR:
@@ -153,19 +158,43 @@ class MgmModel(nn.Module):
     # -- pictures ------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def tower_features(self, low_IV3hw: torch.Tensor, high_I3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Frozen features: low-resolution tokens (I * V, N, C) and the regions they look at (I * V, N, P, F)."""
+    def tower_maps(self, low_IV3hw: torch.Tensor, high_I3HW: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """What the frozen towers put out: tokens (I * V, N, C), and one map (I, C_s, H_s, W_s) per stage."""
         aux = self.model.vision_tower_aux
         tokens = self.model.vision_tower(low_IV3hw.flatten(0, 1))
-        f_IHWF = join_stages(aux(high_I3HW.to(aux.vision_stem[0].weight.dtype)))
+        return tokens, aux(high_I3HW.to(aux.vision_stem[0].weight.dtype))
+
+    @torch.no_grad()
+    def regions(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The regions that the tokens look at, (I * V, N, P, F)."""
+        f_IHWF = join_stages(maps)
         num_tokens, grid = self.config.tokens_per_view, int(self.config.get("image_grid"))
         if grid == 1:
-            return tokens, cut_regions(f_IHWF, num_tokens)
+            return cut_regions(f_IHWF, num_tokens)
         regions = cut_regions(cut_tiles(f_IHWF, grid), num_tokens).unflatten(0, (-1, grid * grid))
         if self.config.get("image_global"):
             whole = cut_regions(shrink(f_IHWF, grid), num_tokens)
             regions = torch.cat([regions, whole.unsqueeze(1)], dim=1)
-        return tokens, regions.flatten(0, 1)
+        return regions.flatten(0, 1)
+
+    def tower_features(self, low_IV3hw: torch.Tensor, high_I3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frozen features: low-resolution tokens (I * V, N, C) and the regions they look at (I * V, N, P, F)."""
+        tokens, maps = self.tower_maps(low_IV3hw, high_I3HW)
+        return tokens, self.regions(maps)
+
+    def features_of(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Tower outputs of uint8 pictures (I, H, W, 3), one row per picture, ready to be kept and joined again.
+
+        Maps are stored channels last: the kernels that read them later round as the memory order tells them to.
+        """
+        tokens, maps = self.tower_maps(*self._views(pixels))
+        features = {"tower_tokens": tokens.unflatten(0, (-1, self.config.num_views))}
+        return features | {f"tower_map_{s}": map_ICHW.permute(0, 2, 3, 1) for s, map_ICHW in enumerate(maps)}
+
+    def encode_features(self, features: Batch) -> torch.Tensor:
+        """Rows of :meth:`features_of` -> (I, tokens_per_image, D), unscaled."""
+        maps = [features[f"tower_map_{s}"].permute(0, 3, 1, 2) for s in range(len(self.config.dims))]
+        return self.connect(features["tower_tokens"].flatten(0, 1), self.regions(maps)).tokens
 
     def connect(self, clip_BNC: torch.Tensor, regions_BNPF: torch.Tensor) -> ImageFeatures:
         """Mine the regions and project to the language width (B = I * V), in the connector's precision."""
@@ -185,11 +214,14 @@ class MgmModel(nn.Module):
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 pictures (I, H, W, 3) -> (I, tokens_per_image, D), unscaled."""
-        with torch.no_grad():
-            high = normalise_pixels(pixels)
-            grid, has_global = int(self.config.get("image_grid")), bool(self.config.get("image_global"))
-            low = low_resolution_views(high, self.config.image_size_low, grid=grid, has_global=has_global)
-        return self.encode_views(low, high).tokens
+        return self.encode_views(*self._views(pixels)).tokens
+
+    @torch.no_grad()
+    def _views(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Low- and high-resolution views of uint8 pictures."""
+        high = normalise_pixels(pixels)
+        grid, has_global = int(self.config.get("image_grid")), bool(self.config.get("image_global"))
+        return low_resolution_views(high, self.config.image_size_low, grid=grid, has_global=has_global), high
 
     # -- language ------------------------------------------------------------------------------------------------
 
@@ -203,18 +235,22 @@ class MgmModel(nn.Module):
 
         Args:
             batch: see :func:`bettersynth.models.mgm.collate.collate`.
-            image_tokens: (I, tokens_per_image, D) if already encoded; by default ``batch["images"]`` is encoded.
+            image_tokens: (I, tokens_per_image, D) if already encoded; by default ``batch["images"]`` is encoded, or the
+                batch's own tower features if it brings them.
         """
         input_ids, positions = batch["input_ids"], batch["image_positions"]
         embeds = F.embedding(input_ids, self.embedding, self.model.padding_idx)
         if len(positions):
-            tokens = self.encode_images(batch["images"]) if image_tokens is None else image_tokens
+            tokens = self._image_tokens(batch) if image_tokens is None else image_tokens
             flat = embeds.flatten(0, 1).index_copy(0, positions, tokens.flatten(0, 1).to(embeds.dtype))
             embeds = flat.view_as(embeds)
         elif torch.is_grad_enabled():
             # A batch of text only must still give the connector a (zero) gradient.
             embeds = embeds + 0.0 * sum(parameter.sum() for _, parameter in self.connector_parameters())
         return embeds * batch["attention_mask"].unsqueeze(-1).to(embeds.dtype)
+
+    def _image_tokens(self, batch: Batch) -> torch.Tensor:
+        return self.encode_features(batch) if "tower_tokens" in batch else self.encode_images(batch["images"])
 
     def scale(self, embeds: torch.Tensor) -> torch.Tensor:
         """Times sqrt(D), rounded to the dtype as the original does; image tokens are scaled too."""
@@ -235,13 +271,31 @@ class MgmModel(nn.Module):
         )
         return output.last_hidden_state
 
+    def packed_hidden_states(self, embeds_1LD: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Gemma over a row of several sequences -> (1, L, D) after the final norm; none sees another."""
+        lengths, positions = batch["segment_lengths"].tolist(), batch["position_ids"]
+        x_1LD = self.scale(embeds_1LD)
+        rotary = self.model.rotary_emb(x_1LD, position_ids=positions)
+        for layer in self.model.layers:
+            x_1LD = layer(
+                x_1LD,
+                attention_mask=None,
+                position_ids=positions,
+                position_embeddings=rotary,
+                segment_lengths=lengths,
+            )
+        normed: torch.Tensor = self.model.norm(x_1LD)
+        return normed
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., D) -> (..., vocabulary), float32."""
         return F.linear(hidden, self.embedding).float()
 
     def loss(self, batch: Batch, image_tokens: torch.Tensor | None = None) -> LossOutput:
-        """Summed cross-entropy over the targets of a right-padded batch; logits exist at target positions only."""
-        hidden = self.hidden_states(self.embed(batch, image_tokens))
+        """Summed cross-entropy over the targets of a right-padded or packed batch; logits exist at targets only."""
+        embeds = self.embed(batch, image_tokens)
+        is_packed = "segment_lengths" in batch
+        hidden = self.packed_hidden_states(embeds, batch) if is_packed else self.hidden_states(embeds)
         hidden_TD = hidden.flatten(0, 1).index_select(0, batch["target_positions"])
         targets = batch["target_ids"]
         chunks = list(zip(hidden_TD.split(LOSS_CHUNK_TARGETS), targets.split(LOSS_CHUNK_TARGETS), strict=True))

@@ -14,7 +14,7 @@ from bettersynth.core.sample import LLAVA_IMAGE, Conversation, ImageRef
 from bettersynth.media.open import open_image
 from bettersynth.media.resize import to_square_pixels
 from bettersynth.models.family import IGNORE_LABEL, IMAGE_MARKER, Batch, Example, Pixels, Rejected
-from bettersynth.models.mgm.collate import collate
+from bettersynth.models.mgm.collate import collate, pack
 from bettersynth.models.mgm.config import MgmConfig
 from bettersynth.models.mgm.template import (
     CONTROL_TOKENS,
@@ -121,6 +121,7 @@ class MgmProcessor:
         image_aspect_ratio: ``pad`` or ``square``.
         max_length: longest sequence after splicing, in tokens; what is longer is rejected, never cut.
         image_root: folder that relative image paths start from.
+        is_packed: training batches are one row without padding.
     """
 
     tokenizer: TextTokenizer
@@ -129,6 +130,7 @@ class MgmProcessor:
     image_aspect_ratio: str
     max_length: int
     image_root: Path
+    is_packed: bool = False
 
     def encode(self, conversation: Conversation) -> Example | Rejected:
         """Tokens and labels of a record, or the reason why it cannot be learnt from. Opens no picture."""
@@ -182,12 +184,14 @@ class MgmProcessor:
     def collate(
         self, examples: Sequence[Example], pixels: Sequence[Sequence[Pixels]], *, is_left_padded: bool = False
     ) -> Batch:
-        """One padded batch; ``pixels[i]`` holds the pictures of ``examples[i]``."""
+        """One padded or packed batch; ``pixels[i]`` holds the pictures of ``examples[i]``."""
         for example, group in zip(examples, pixels, strict=True):
             if len(group) != len(example.images):
                 raise DataError(
                     t("wrong number of pictures"), where=example.key, got=len(group), expected=str(len(example.images))
                 )
+        if self.is_packed:
+            return pack(examples, pixels, tokens_per_image=self.tokens_per_image, pad_id=self.tokenizer.pad_id)
         return collate(
             examples,
             pixels,
