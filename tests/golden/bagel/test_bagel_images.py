@@ -93,7 +93,7 @@ def test_two_pictures_in_one_batch(golden, model, assert_close, renorm):
 def test_a_batch_draws_what_each_picture_alone_would(model, contexts, golden, assert_close):
     run = next(run for run in golden.json("image_runs.json")["runs"] if run["name"] == "t2i.global")
     drawings = [
-        _drawing(model, (64, 96), golden.tensor(FILE, "t2i.init_noise") * (1 + i), contexts[kind])
+        _drawing(model, run["image_hw"], golden.tensor(FILE, "t2i.init_noise") * (1 + i), contexts[kind])
         for i, kind in enumerate(("t2i", "edit", "t2i"))
     ]
     together = draw(model, drawings, settings_of(run))

@@ -7,7 +7,8 @@ import random
 import pytest
 import torch
 
-from bettersynth.models.bagel.packing import MODES, Dropout, PlanItem, Sample, pack_samples
+from bettersynth.models.bagel.collate import collate
+from bettersynth.models.bagel.packing import MODES, Dropout, PlanItem, Sample, pack_samples, unpatchify
 from bettersynth.models.bagel.resize import ResizeRule
 from bettersynth.models.layers.masks import Visibility
 from bettersynth.models.layers.positions import patch_ids
@@ -76,3 +77,24 @@ def test_learning_rates(golden):
             assert schedule.rate(step) == pytest.approx(rate, rel=1e-6), (name, step)
         past_the_end = table["min_lr"] if name == "cosine" else table["peak_lr"]
         assert schedule.rate(table["total_steps"] + 3) == pytest.approx(past_the_end)
+
+
+def test_collating_gives_the_training_batch(golden):
+    config, batch, meta = golden.config, golden.tensors("train_batch"), golden.json("train_meta.json")
+    samples = [sample_of(case) for case in meta["samples"]]
+    vae, vit = iter(batch["padded_images"]), iter(batch["packed_vit_tokens"].split(batch["vit_token_seqlens"].tolist()))
+    pixels = []
+    for sample in samples:
+        kinds = [item.type for item in sample.plan if item.type != "text"]
+        pixels.append([])
+        for kind, (height, width) in zip(kinds, sample.image_sizes, strict=True):
+            patch = config.vit.patch_size
+            seen = kind == "vit_image"
+            pixels[-1].append(
+                unpatchify(next(vit), height // patch, width // patch, patch) if seen else next(vae)[:, :height, :width]
+            )
+    got = collate(config, samples, pixels, seed=5)
+    for key in ("packed_vit_tokens", "padded_images", "packed_text_ids", "packed_position_ids"):
+        assert torch.equal(got[key], batch[key]), key
+    assert torch.equal(got["packed_timesteps"], collate(config, samples, pixels, seed=5)["packed_timesteps"])
+    assert not torch.equal(got["packed_timesteps"], collate(config, samples, pixels, seed=6)["packed_timesteps"])

@@ -103,6 +103,7 @@ def fill(module: nn.Module, path: Path, *, dtype: torch.dtype, optional: tuple[s
     for name, shape, read in _stored(path, dtype):
         if name in optional:
             continue
+        seen.add(name)
         if name not in wanted:
             problems.append(t("unexpected: {names}", names=name))
         elif tuple(shape) != tuple(wanted[name][2].shape):
@@ -110,7 +111,6 @@ def fill(module: nn.Module, path: Path, *, dtype: torch.dtype, optional: tuple[s
         else:
             owner, key, _ = wanted[name]
             owner._parameters[key] = nn.Parameter(read())
-            seen.add(name)
     problems += [t("missing: {names}", names=name) for name in wanted if name not in seen and name not in optional]
     if problems:
         raise DataError(
