@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from bettersynth.core.errors import DataError
 from bettersynth.engine import trace
+from bettersynth.engine.looks import Looks, suggestions
 from bettersynth.engine.source import find_files
 from bettersynth.formats import llava
 from bettersynth.formats.data_juicer import DEFAULT_TOKENS, field_problem
@@ -32,7 +33,8 @@ _IMAGE_STATS = ("image_width", "image_height", "aspect_ratio", "image_kib")
 class Collected:
     """Values and counts of one data set. Memory: a few numbers per row."""
 
-    def __init__(self) -> None:
+    def __init__(self, looks: Looks | None = None) -> None:
+        self.looks = looks
         self.values: dict[str, list[float]] = {name: [] for name in (*_TEXT_STATS, *_IMAGE_STATS)}
         self.counts: Counter[str] = Counter()
         self.texts: Counter[int] = Counter()
@@ -53,14 +55,19 @@ class Collected:
         self.counts["not_ascii"] += not caption.isascii()
         self.counts["markup"] += bool(_MARKUP.search(caption))
         images = record.get(image_key) or []
+        row = (str(record.get("id", "")), str(images[0]) if images else "", caption)
+        if self.looks is not None:
+            self.looks.add_text(record[text_key], caption)
+            for name in _TEXT_STATS:
+                self.looks.add_value(name, self.values[name][-1], row)
         self.counts["without_image"] += not images
         self.counts["image_tokens_differ"] += DEFAULT_TOKENS.num_images(record[text_key]) != len(images)
         for image in images:
             self.images[image] += 1
             if self.images[image] == 1:
-                self._add_image(root / image)
+                self._add_image(root / image, (row[0], str(image), caption))
 
-    def _add_image(self, path: Path) -> None:
+    def _add_image(self, path: Path, row: tuple[str, str, str]) -> None:
         try:
             header = read_header(path)
         except DataError as error:
@@ -70,6 +77,9 @@ class Collected:
         self.values["image_height"].append(header.height)
         self.values["aspect_ratio"].append(round(header.width / header.height, 4))
         self.values["image_kib"].append(round(header.size_bytes / 1024, 2))
+        if self.looks is not None:
+            for name in _IMAGE_STATS:
+                self.looks.add_value(name, self.values[name][-1], row)
 
 
 def analyze(
@@ -80,12 +90,15 @@ def analyze(
     Returns:
         JSON-able: ``rows``, ``counts`` (rows with markup, without picture, ...), ``duplicates`` (rows beyond the first
         of equal texts, pictures, ids), ``problems`` (message to count), ``stats`` (name to mean, min, quartiles, max),
-        ``histograms`` (name to ``edges`` and ``counts``).
+        ``histograms`` (name to ``edges`` and ``counts``), ``scripts`` (rows by main script), ``near_duplicates`` (rows
+        whose text nearly equals an earlier one's), ``outliers`` (name to ``smallest`` and ``largest`` rows),
+        ``suggestions`` (recipe lines that cut off the outermost percents).
 
     Raises:
         ConfigError, DataError: the path does not exist or cannot be read.
     """
-    collected = collect(path, image_root=image_root, text_key=text_key, image_key=image_key)
+    looks = Looks()
+    collected = collect(path, image_root=image_root, text_key=text_key, image_key=image_key, looks=looks)
     counts = dict(collected.counts)
     arrays = {name: np.array(values, np.float64) for name, values in collected.values.items() if values}
     return {
@@ -101,14 +114,23 @@ def analyze(
             name: {"edges": (edges := _edges([values])).tolist(), "counts": _count(values, edges)}
             for name, values in arrays.items()
         },
+        "scripts": dict(looks.scripts.most_common()),
+        "near_duplicates": looks.near_duplicates(),
+        "outliers": looks.outliers(),
+        "suggestions": suggestions(arrays, looks.lengths),
     }
 
 
 def collect(
-    path: Path, *, image_root: Path | None = None, text_key: str = "text", image_key: str = "images"
+    path: Path,
+    *,
+    image_root: Path | None = None,
+    text_key: str = "text",
+    image_key: str = "images",
+    looks: Looks | None = None,
 ) -> Collected:
     """Read a data set once and gather its values; bad records are counted as problems."""
-    collected = Collected()
+    collected = Collected(looks)
     for file in find_files([path]):
         for record in _records(file):
             problem = record.reason if isinstance(record, BadLine) else None

@@ -1,5 +1,7 @@
 """A look at the seed set, a LLaVA file and a processed folder."""
 
+import json
+
 
 def test_the_kits_seed_set_by_default(call, tiny_world, tmp_path):
     facts = call("explore", "--workspace", tiny_world, "--json").data
@@ -29,3 +31,31 @@ def test_a_processed_folder_shows_its_galleries(call, world, tmp_path):
 def test_nothing_there(call, tmp_path):
     assert "no such file or folder" in call("explore", tmp_path / "no.jsonl", expect=2).err
     assert "no seed data" in call("explore", expect=1).err
+
+
+def test_scripts_near_copies_outliers_and_lines_to_paste(call, tiny_world, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    long = "a small red bird sits on the old wooden fence beside the quiet river in the early morning light"
+    texts = [long, long.upper(), "两只狗在草地上", "<b>x</b>", "12 34"]
+    rows.write_text("".join(json.dumps({"id": f"r{i}", "text": text}) + "\n" for i, text in enumerate(texts)), "utf-8")
+    facts = call("explore", rows, "--json").data
+    assert facts["scripts"] == {"latin": 3, "cjk": 1, "none": 1}
+    assert facts["near_duplicates"] == 1 and facts["duplicates"]["text"] == 0
+    assert [row["id"] for row in facts["outliers"]["caption_len"]["smallest"]][:2] == ["r4", "r2"]
+    assert facts["outliers"]["caption_len"]["largest"][0]["value"] == len(long)
+    shown = call("explore", rows, "--html", tmp_path / "page").out
+    assert (
+        "- text_length_filter: {min_len: 5, max_len: 95}" in facts["suggestions"] and facts["suggestions"][0] in shown
+    )
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"dataset_path: {rows}\nprocess:\n" + "\n".join(facts["suggestions"]) + "\n", "utf-8")
+    call("process", recipe, "--plan", "--out", tmp_path / "out")
+
+
+def test_the_page_shows_outliers_and_escapes_them(call, tiny_world, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    picture = next((tiny_world / "input").rglob("*.jpg"), None) or next((tiny_world / "input").rglob("*.png"))
+    rows.write_text(json.dumps({"id": "<i>", "text": "<script>alert(1)</script>", "images": [str(picture)]}) + "\n")
+    call("explore", rows, "--html", tmp_path / "page")
+    page = (tmp_path / "page" / "report.html").read_text("utf-8")
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page and "smallest" in page

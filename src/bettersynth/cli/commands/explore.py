@@ -61,7 +61,14 @@ def _print(source: Path, facts: dict[str, Any]) -> None:
     counted = [(t(name.replace("_", " ")), count) for name, count in facts["counts"].items()]
     counted += [(t("repeated {what}", what=t(name)), count) for name, count in facts["duplicates"].items()]
     shares = [(name, count, _percent(count, facts["rows"])) for name, count in counted]
+    if facts["near_duplicates"]:
+        shares.append(
+            (t("nearly repeated text"), facts["near_duplicates"], _percent(facts["near_duplicates"], facts["rows"]))
+        )
     print_rows((t("rows with"), t("count"), ""), shares, "<>>")
+    print()
+    scripts = [(name, count, _percent(count, facts["rows"])) for name, count in facts["scripts"].items()]
+    print_rows((t("main script"), t("count"), ""), scripts, "<>>")
     if facts["stats"]:
         print()
         keys = ("min", "q1", "median", "q3", "max", "mean")
@@ -72,6 +79,19 @@ def _print(source: Path, facts: dict[str, Any]) -> None:
         header = [t(key) for key in ("min", "lower quarter", "median", "upper quarter", "max", "mean")]
         print_rows((t("measure"), *header, t("distribution")), rows, "<>>>>>>")
     print()
+    if facts["outliers"]:
+        ends = [
+            (t(name), t(end), f"{row['value']:g}", row["id"], row["image"] or "-")
+            for name, both in facts["outliers"].items()
+            for end, rows in both.items()
+            for row in rows[:1]
+        ]
+        print_rows((t("measure"), "", t("value"), "id", t("picture")), ends, "<<><<")
+        print()
+    if facts["suggestions"]:
+        print(t("recipe lines that cut off the outermost 1 % on each side, to begin with:"))
+        print("\n".join(facts["suggestions"]))
+        print()
     problems = facts["problems"]
     print_rows((t("problem"), t("count")), list(problems.items()), "<>") if problems else print(t("no problem found"))
 
@@ -95,11 +115,16 @@ def _page(out: Path, dataset: Path, source: Path, facts: dict[str, Any], process
         summary = dataset_summary(dataset, name=dataset.name)
     else:
         drawn = {name: {"edges": h["edges"], "before": h["counts"]} for name, h in facts["histograms"].items()}
-        summary = DatasetSummary(source.name, facts["rows"], histograms=drawn, source=source.name)
+        summary = DatasetSummary(
+            *(source.name, facts["rows"]), histograms=drawn, galleries=_outliers(facts), source=source.name
+        )
     found = [("{n} rows: {what}", name.replace("_", " "), count) for name, count in facts["counts"].items()]
     found += [("repeated {what}: {n}", name, count) for name, count in facts["duplicates"].items()]
     notes = [t(template, what=t(what), n=count) for template, what, count in found if count]
     notes += [f"{problem}: {count}" for problem, count in facts["problems"].items()]
+    notes += [t("nearly repeated text: {n}", n=facts["near_duplicates"])] if facts["near_duplicates"] else []
+    notes += [t("{n} rows mainly in this script: {name}", n=n, name=name) for name, n in facts["scripts"].items()]
+    notes += [t("a recipe line to begin with: {line}", line=line) for line in facts["suggestions"]]
     page = ReportInput(
         title=source.name,
         command=typed_command(),
@@ -110,3 +135,20 @@ def _page(out: Path, dataset: Path, source: Path, facts: dict[str, Any], process
     )
     build_report(page, out, root=source.parent, thumbnail=thumbnail)
     return out / PAGE
+
+
+def _outliers(facts: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Galleries of the rows with the smallest and largest values of each measure."""
+    from bettersynth.core.record import Picture
+
+    galleries = {}
+    for name, both in facts["outliers"].items():
+        for end, rows in both.items():
+            shown = [
+                Picture(row["image"], row["caption"], note=f"{row['id']}: {row['value']:g}")
+                for row in rows
+                if row["image"]
+            ]
+            if shown:
+                galleries[f"{t(name)}: {t(end)}"] = tuple(shown)
+    return galleries
