@@ -188,7 +188,13 @@ def _ask_batch(
     batch: Sequence[Question],
     stamps: Mapping[str, Mapping[str, str]],
 ) -> list[Prediction]:
-    requests = [ChatRequest(q.key, asked.prompts[q.key], q.image) for q in batch]
+    choices = getattr(task_module(asked.target.task), "choices", None)
+    requests = [
+        ChatRequest(
+            q.key, asked.prompts[q.key], q.image, choices(q, asked.target.protocol) if choices is not None else ()
+        )
+        for q in batch
+    ]
     responses = model.generate(requests, decoding)
     if [response.key for response in responses] != [question.key for question in batch]:
         raise BetterSynthError(

@@ -31,11 +31,13 @@ class ChatRequest:
         prompt: the user's text alone, bytes as asked. The model puts the image marker (``<image>\\n``, MGM) before it
             and applies its own conversation template; text that looks like an image marker stays text.
         image: a path (absolute, or relative to the working directory), an encoded file's bytes, or None.
+        choices: when given, the answer is the likeliest of these as the first token, and nothing else is generated.
     """
 
     key: str
     prompt: str
     image: ImageRef | bytes | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,3 +133,24 @@ def test_progress_counts_questions(data, tmp_path):
         progress=lambda a, b: seen.append((a, b)),
     )
     assert seen == [(3, 5), (5, 5)]
+
+
+def test_the_letter_protocol_hands_the_letters_to_the_model_and_is_scored_under_its_own_name(data, tmp_path):
+    from bettersynth.eval.score import score
+
+    seen = []
+
+    def first(request):
+        seen.append(request.choices)
+        return request.choices[0]
+
+    artifact = generate("mmbench@letter", ScriptedChat(first), data, tmp_path / "n" / "letter", batch_size=4)
+    assert artifact.facts["protocol"] == "mmbench@letter"
+    assert seen and all(choices[0] == "A" for choices in seen)
+    names = json.loads((score(artifact.folder, data).folder / "results.json").read_text())
+    assert "mmbench-circular@letter" in json.dumps(names)
+    seen.clear()
+    generate(
+        "mmbench", ScriptedChat(lambda request: seen.append(request.choices) or "A"), data, tmp_path / "n" / "free"
+    )
+    assert set(seen) == {()}

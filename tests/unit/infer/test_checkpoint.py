@@ -95,3 +95,37 @@ def test_digest_follows_weights_and_processing(chat, tmp_path):
 def test_unknown_dtype():
     with pytest.raises(ConfigError, match="unsupported value"):
         CheckpointChatModel(GOLDEN / "checkpoint", dtype="int8")
+
+
+def _with(requests, choices):
+    return [ChatRequest(request.key, request.prompt, request.image, choices) for request in requests]
+
+
+def test_a_choice_is_the_likeliest_of_the_allowed_words(chat, requests):
+    greedy = chat.generate(requests, Decoding(max_new_tokens=1))
+    tokenizer = chat.processor.tokenizer
+    words = ("A", "B", "C", "D")
+    chosen = chat.generate(_with(requests, words), DECODING)
+    assert [answer.key for answer in chosen] == [request.key for request in requests]
+    assert chosen == [chat.generate(_with([request], words), DECODING)[0] for request in requests]
+    for free, answer in zip(greedy, chosen, strict=True):
+        assert answer.text in words and answer.finish == "stop"
+        assert answer.token_ids == (tokenizer.encode(answer.text)[0][0],)
+        if free.token_ids[0] in {tokenizer.encode(word)[0][0] for word in words}:
+            assert answer.token_ids == free.token_ids
+    # Leaving the winner out makes another word win, so the choice is no constant of the order.
+    without = tuple(word for word in words if word != chosen[0].text)
+    assert chat.generate(_with(requests[:1], without), DECODING)[0].text in without
+
+
+def test_a_word_that_would_be_generated_is_chosen(chat, requests):
+    free = chat.generate(requests[2:3], Decoding(max_new_tokens=1))[0]
+    word = chat.processor.tokenizer.backend.id_to_token(free.token_ids[0])
+    if chat.processor.tokenizer.encode(word)[0] != list(free.token_ids):
+        pytest.skip("the golden model begins with a token that no word stands for")
+    assert chat.generate(_with(requests[2:3], ("A", word)), DECODING)[0].text == word
+
+
+def test_choices_that_begin_alike_are_refused(chat, requests):
+    with pytest.raises(DataError, match="do not differ"):
+        chat.generate(_with(requests[:1], ("A", "A")), DECODING)

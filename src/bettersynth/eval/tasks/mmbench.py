@@ -3,7 +3,8 @@
 One set of answers (prompt protocol ``mmbench``) is scored three ways: ``mmbench-vanilla`` (base rows only),
 ``mmbench-circular`` (right in every rotation, letter inferred from free text) and ``mmbench-kit`` (right in every
 rotation, the answer must *be* the letter). ``mmbench@kit`` reads the file as the challenge kit does, which loses real
-options called "None" with all options after them; ``mmbench@cn`` asks in Chinese.
+options called "None" with all options after them; ``mmbench@cn`` asks in Chinese. ``mmbench@letter`` compares the
+logits of the option letters in one forward pass instead of generating: cheap, always a letter, and another benchmark.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ PROMPTS = {
     "mmbench": "hint, question, lettered options, 'Answer with the option's letter ...'",
     "mmbench@kit": "the same, cells such as None, NA and null read as missing, as the challenge kit does",
     "mmbench@cn": "the same with the Chinese instruction",
+    "mmbench@letter": "the prompt of mmbench; the answer is the option letter with the highest logit, not free text",
 }
 METRICS = ("option_accuracy",)
 CHANCE = "picking an option at random: 1/options per row, multiplied over the rotations that must all be right"
@@ -170,6 +172,11 @@ def prompt(question: Question, protocol: str) -> str:
     """What the model is asked, without the image marker and the conversation template."""
     suffix = _SUFFIX_CN if protocol.endswith("@cn") else _SUFFIX
     return question_with_options(question.text, question.meta["options"]) + suffix
+
+
+def choices(question: Question, protocol: str) -> tuple[str, ...]:
+    """The letters that may be answered under ``mmbench@letter``; none elsewhere: the answer is free text."""
+    return tuple(question.meta["options"]) if protocol.endswith("@letter") else ()
 
 
 def rounds(question: Question) -> list[tuple[str, list[str]]]:

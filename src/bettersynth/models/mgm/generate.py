@@ -24,6 +24,18 @@ class Generated:
 
 
 @torch.inference_mode()
+def next_logits(model: MgmModel, batch: Batch, *, image_tokens: torch.Tensor | None = None) -> torch.Tensor:
+    """(B, vocabulary) logits of the token after each sequence of a left-padded batch; arguments as below."""
+    output = model.model(
+        inputs_embeds=model.scale(model.embed(batch, image_tokens)),
+        attention_mask=batch["attention_mask"].long(),
+        position_ids=batch["position_ids"],
+        use_cache=False,
+    )
+    return model.logits(output.last_hidden_state[:, -1])
+
+
+@torch.inference_mode()
 def generate_greedy(
     model: MgmModel,
     batch: Batch,

@@ -117,3 +117,10 @@ def test_submission_has_the_kits_columns_and_stable_bytes(data, tmp_path):
     assert rows[0]["prediction"] == "=1+1" and rows[3]["B"] == "None"
     assert mmbench.score_submission([row | {"prediction": row["answer"]} for row in rows]) == 1.0
     assert mmbench.score_submission(rows) == 0.0
+
+
+def test_letters_are_offered_under_the_letter_protocol_only(data):
+    target = _target(data, "mmbench@letter")
+    for question in mmbench.samples(target):
+        assert mmbench.choices(question, "mmbench@letter") == tuple(question.meta["options"])
+        assert mmbench.choices(question, "mmbench") == ()
