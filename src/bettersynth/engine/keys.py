@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
+import importlib.util
+import re
 import sys
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -12,12 +13,14 @@ from pathlib import Path
 import xxhash
 
 from bettersynth.core.errors import ConfigError
-from bettersynth.core.fingerprint import digest_bytes, digest_json
+from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.lang import t
 from bettersynth.ops.base import Operator
 
 _WHOLE_BYTES = 64 << 20
 _SAMPLE_BYTES = 1 << 20
+_HELPER = re.compile(r"^\s*from (bettersynth\.(?:ops|media)\.[\w.]+) import", re.MULTILINE)
+_FRAME = frozenset(("bettersynth.ops.base", "bettersynth.ops._context", "bettersynth.ops._catalog"))
 
 
 @lru_cache(maxsize=64)
@@ -40,7 +43,9 @@ def model_digest(folder: str) -> str:
             t("no model in this folder"),
             got=folder,
             expected=t("a folder with {name}", name="config.json"),
-            hint=t("give the folder with --set vars.model_zoo=FOLDER, or download the model first"),
+            hint=t(
+                "models are local folders: download it first (bash download.sh in a kit), or name yours in the recipe"
+            ),
         )
     found = []
     for path in sorted(root.iterdir()):
@@ -65,10 +70,26 @@ def _sample(path: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _code_digest(module: str) -> str:
-    """Digest of the source of the operator's module, so that edited code never meets old results."""
+    """Digest of the source of the operator's module and of the helpers and other operators that it imports, so that
+    edited code never meets old results. The frame that all operators share is left out."""
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in _FRAME:
+            continue
+        found[name] = _source(name)
+        waiting += _HELPER.findall(found[name])
+    return digest_json(sorted(found.items())) if found.get(module) else ""
+
+
+def _source(module: str) -> str:
+    loaded = sys.modules.get(module)
     try:
-        return digest_bytes(inspect.getsource(sys.modules[module]).encode())
-    except (OSError, TypeError, KeyError):
+        spec = None if loaded is not None else importlib.util.find_spec(module)
+        file = getattr(loaded, "__file__", None) or (spec.origin if spec is not None else None)
+        return Path(file).read_text(encoding="utf-8") if file else ""
+    except (OSError, ImportError, ValueError):
         return ""
 
 

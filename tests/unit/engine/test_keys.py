@@ -1,0 +1,45 @@
+"""A cached result depends on the code that made it: the operator's file and the helpers it imports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bettersynth.engine import keys
+from bettersynth.ops._catalog import operator_class
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    keys._code_digest.cache_clear()
+    yield
+    keys._code_digest.cache_clear()
+
+
+def _key() -> str:
+    keys._code_digest.cache_clear()
+    operator: Any = operator_class("image_deduplicator")()
+    return keys.phase_key("partial", operator, {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("module", "matters"),
+    [
+        ("bettersynth.ops.dedup.image_deduplicator", True),
+        ("bettersynth.ops._minhash", True),
+        ("bettersynth.media.hash", True),
+        ("bettersynth.media.lanczos", True),
+        ("bettersynth.ops.base", False),
+        ("bettersynth.ops._words", False),
+    ],
+)
+def test_an_edited_helper_changes_the_key(module: str, matters: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, read = _key(), keys._source
+    monkeypatch.setattr(keys, "_source", lambda name: read(name) + ("# edited" if name == module else ""))
+    assert (_key() != before) is matters
+
+
+def test_code_without_a_file_has_no_digest() -> None:
+    assert keys._code_digest("no.such.module") == ""
