@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -264,30 +264,33 @@ def _idle_in_steps(recipe: Recipe) -> list[str]:
     return found + ([t("in steps, without effect here: {names}", names=", ".join(sorted(names)))] if names else [])
 
 
-def _digests(recipe: Recipe, operators: list[Operator]) -> tuple[dict[str, str], list[BetterSynthError]]:
-    """Digest of every model folder that is used, and the ones that are not there."""
+def _digests(recipe: Recipe, operators: Sequence[Operator | None]) -> tuple[dict[str, str], list[BetterSynthError]]:
+    """Digest of every model folder that is used, and the ones that are not there, each told once.
+
+    An operator that is None was itself wrong, which is told elsewhere.
+    """
     digests: dict[str, str] = {}
-    problems: list[BetterSynthError] = []
+    missing: dict[str, BetterSynthError] = {}
     for step, operator in zip(recipe.steps, operators, strict=True):
-        for field in unwrap(operator).models:
+        for field in unwrap(operator).models if operator is not None else ():
             folder = getattr(unwrap(operator), field)
             if folder is None:
                 continue
             try:
                 digests.setdefault(folder, model_digest(folder))
             except BetterSynthError as error:
-                error.where = recipe.document.where(("process", step.position, step.operator, field))
-                problems.append(error)
-    return digests, problems
+                where = recipe.document.where(("process", step.position, step.operator, field))
+                first = missing.setdefault(folder, error)
+                first.where = where if first is error else t("{where}, and {other}", where=first.where, other=where)
+    return digests, list(missing.values())
 
 
 def check_models_and_columns(recipe: Recipe) -> list[BetterSynthError]:
-    """Stats that no step writes and model folders that are not there; nothing when an operator itself is wrong."""
+    """Model folders that are not there, and stats that no step writes (only when no operator itself is wrong)."""
     operators = [build_operator(step, recipe.document)[0] for step in recipe.steps]
+    models = _digests(recipe, operators)[1]
     built = [operator for operator in operators if operator is not None]
-    if len(built) < len(operators):
-        return []
-    return _missing_columns(recipe.steps, built) + _digests(recipe, built)[1]
+    return models if len(built) < len(operators) else _missing_columns(recipe.steps, built) + models
 
 
 def _missing_columns(steps: tuple[Step, ...], operators: list[Operator]) -> list[BetterSynthError]:

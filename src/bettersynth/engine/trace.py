@@ -123,7 +123,12 @@ def history(folder: Path, row_id: str) -> list[dict[str, Any]]:
 def _batches(folder: Path) -> Iterator[Any]:
     path = folder / TRACE_FILE
     if not path.is_file():
-        raise DataError(t("no trace here"), where=str(folder), expected=TRACE_FILE)
+        raise DataError(
+            t("no trace here"),
+            where=str(folder),
+            expected=TRACE_FILE,
+            hint=t("name a folder that bettersynth process has made"),
+        )
     with pq.ParquetFile(path) as file:
         yield from file.iter_batches()
 

@@ -68,6 +68,12 @@ def strategy_path(strategy: str) -> Path:
     for path in (STRATEGIES / f"{strategy}.yaml", Path(strategy)):
         if path.is_file():
             return path
+    if Path(strategy).suffix in (".yaml", ".yml"):
+        raise ConfigError(
+            t("no such recipe file"),
+            got=strategy,
+            hint=t("or a strategy's name: {names}", names=", ".join(strategy_names())),
+        )
     raise ConfigError(
         t("unknown {kind} '{name}'", kind="strategy", name=strategy),
         expected=", ".join(strategy_names()) or t("a recipe file"),

@@ -39,26 +39,10 @@ def import_pairs(pairs: Path, images: Path, workspace: Path, rules: TrackRules) 
         RuleError: the track's seed set is fixed.
         DataError: unreadable or empty input, or the workspace has another seed set.
     """
-    if rules.is_challenge:
-        raise RuleError(
-            t("the seed set of track '{track}' is fixed", track=rules.name),
-            [t("own pairs belong to the open track")],
-            hint=t("make a kit for them with: bettersynth init FOLDER --track open"),
-        )
-    if not images.is_dir():
-        raise DataError(t("no such folder"), where=str(images))
-    folder = workspace / "input" / rules.seed
-    stamp = {"pairs": _digest(pairs), "images": str(images.resolve())}
-    mark = folder / MARK
-    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == stamp:
+    if check_import(pairs, images, workspace, rules):
         return t("own pairs: imported before")
-    others = [path for path in workspace.glob("input/pretrain_stage_1*/*.json*") if path.parent != folder]
-    if others or (folder.is_dir() and any(folder.iterdir()) and not mark.is_file()):
-        raise DataError(
-            t("the workspace has another seed set"),
-            where=str(others[0].parent if others else folder),
-            hint=t("make a kit for them with: bettersynth init FOLDER --track open"),
-        )
+    folder = workspace / "input" / rules.seed
+    mark = folder / MARK
     rows, records, rejected = _sort(pairs)
     if not rows:
         first = rejected[0]["reason"] if rejected else t("nothing")
@@ -69,11 +53,40 @@ def import_pairs(pairs: Path, images: Path, workspace: Path, rules: TrackRules) 
     write_llava(folder / "stage_1.json", records)
     write_rows(folder / f"mgm_{rules.seed}.jsonl", rows)
     write_rows(folder / REJECTED, rejected)
-    write_atomic(mark, json.dumps(stamp).encode())
+    write_atomic(mark, json.dumps(_stamp(pairs, images)).encode())
     told = t("own pairs: {n} in {folder}", n=len(rows), folder=folder)
     return told + (
         t("; {n} unusable, each with its reason in {name}", n=len(rejected), name=REJECTED) if rejected else ""
     )
+
+
+def check_import(pairs: Path, images: Path, workspace: Path, rules: TrackRules) -> bool:
+    """Whether :func:`import_pairs` was done before with the same file; raises what it would raise for the places."""
+    if rules.is_challenge:
+        raise RuleError(
+            t("the seed set of track '{track}' is fixed", track=rules.name),
+            [t("own pairs belong to the open track")],
+            hint=t("make a kit for them with: bettersynth init FOLDER --track open"),
+        )
+    if not images.is_dir():
+        raise DataError(t("no such folder"), where=str(images))
+    folder = workspace / "input" / rules.seed
+    stamp = _stamp(pairs, images)
+    mark = folder / MARK
+    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == stamp:
+        return True
+    others = [path for path in workspace.glob("input/pretrain_stage_1*/*.json*") if path.parent != folder]
+    if others or (folder.is_dir() and any(folder.iterdir()) and not mark.is_file()):
+        raise DataError(
+            t("the workspace has another seed set"),
+            where=str(others[0].parent if others else folder),
+            hint=t("make a kit for them with: bettersynth init FOLDER --track open"),
+        )
+    return False
+
+
+def _stamp(pairs: Path, images: Path) -> dict[str, str]:
+    return {"pairs": _digest(pairs), "images": str(images.resolve())}
 
 
 def pair_rows(pairs: Path, image_token: str = DJ_IMAGE) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -131,7 +131,11 @@ def check_bad_ratio(config: StageConfig, rows: int, rejected: Iterable[RejectedR
         where=str(config.data),
         got=_first_reasons(bad),
         expected=t("at most {percent} % bad samples", percent=f"{100 * tolerated:g}"),
-        hint=t("mend or remove these rows, or raise max_bad_ratio"),
+        hint=t(
+            "pictures are looked for from {folder}: give --pretrain-images or --finetune-images", folder=config.images
+        )
+        if all(row.reason == "bad_image" for row in bad) and len(bad) == rows
+        else t("mend or remove these rows, or raise max_bad_ratio"),
     )
 
 

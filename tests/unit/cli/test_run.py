@@ -95,3 +95,18 @@ def test_own_pairs_never_replace_a_seed_set(call, world, tmp_path):
     kit = tmp_path / "challenge"
     call("init", kit, "--track", "10k")
     assert "is fixed" in call("run", "data_only", "--workspace", kit, "--pairs", pairs, expect=2).err
+
+
+def test_a_plan_counts_own_pairs_and_imports_nothing(call, open_kit, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"image": "a.jpg", "text": "a dog"}\n{"image": "b.jpg"}\n', encoding="utf-8")
+    command = ("run", "--workspace", open_kit, "--pairs", pairs, "--plan")
+    done = call(*command)
+    assert "1 usable, 1 not" in done.out and not list(open_kit.glob("input/*/*"))
+    kit = tmp_path / "challenge"
+    call("init", kit, "--track", "10k")
+    assert "is fixed" in call("run", "--workspace", kit, "--pairs", pairs, "--plan", expect=2).err
+
+
+def test_a_recipe_file_that_is_not_there_is_called_so(call):
+    assert "no such recipe file" in call("process", "mine.yaml", expect=2).err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,3 +86,20 @@ def test_keys_depend_on_what_a_phase_reads(recipe: Any) -> None:
     base = keys()
     assert keys(min_score=0.3)[0] == base[0] and keys(min_score=0.3)[1] != base[1]
     assert keys(horizontal_flip=True)[0] != base[0]
+
+
+def test_missing_models_are_told_with_the_other_mistakes_and_once(recipe: Any) -> None:
+    from bettersynth.config.load import parse_yaml
+    from bettersynth.config.recipe import build_recipe
+    from bettersynth.engine.plan import check_models_and_columns, check_steps
+
+    text = (
+        "process:\n  - text_lenght_filter:\n  - image_text_similarity_filter: {hf_clip: /none}\n"
+        "  - image_text_matching_filter: {hf_blip: /none}\n"
+    )
+    document = parse_yaml(text, name="r.yaml")
+    with pytest.raises(ConfigErrors) as caught:
+        build_recipe(document, base=Path(), check_steps=check_steps, check_recipe=check_models_and_columns)
+    shown = caught.value.render()
+    assert len(caught.value.problems) == 2 and "text_length_filter" in shown
+    assert "r.yaml:3" in shown and "r.yaml:4" in shown

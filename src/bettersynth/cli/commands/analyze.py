@@ -73,7 +73,7 @@ def _one(args: argparse.Namespace, folder: Path) -> int:
         print_json(found)
         return 0
     for result in found:
-        mark = f" {t('at chance')}" if result.at_chance else ""
+        mark = f": {t('at chance')}" if result.at_chance else ""
         score = result.score
         print(
             t(

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plan:
         from bettersynth.experiment.own import plan_rows
 
-        rows = plan_rows(own)
+        rows = _plan_import(args) or plan_rows(own)
         print_json(rows) if args.json else print_rows((t("part"), t("state"), t("detail")), rows)
         return 0
     if args.pairs:
@@ -100,11 +100,30 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> None:
-    from bettersynth.config.submission import track_rules
     from bettersynth.experiment.pairs import import_pairs
 
-    rules = track_rules(track_of(args.workspace) or "open")
-    Progress().done(import_pairs(args.pairs, args.images or args.pairs.parent, args.workspace, rules))
+    Progress().done(import_pairs(args.pairs, args.images or args.pairs.parent, args.workspace, _rules(args)))
+
+
+def _plan_import(args: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """What taking over ``--pairs`` would do; nothing when that is done, for then the rest can be planned."""
+    from bettersynth.experiment.pairs import check_import, pair_rows
+
+    if not args.pairs or check_import(args.pairs, args.images or args.pairs.parent, args.workspace, _rules(args)):
+        return []
+    rows, rejected = pair_rows(args.pairs)
+    detail = t("{n} usable, {bad} not", n=len(rows), bad=len(rejected))
+    way = "bettersynth run data_only --strategy raw --pairs …"
+    return [
+        (t("own pairs"), t("to do"), detail),
+        (t("the rest"), t("to do"), t("can be planned when they are imported: {command}", command=way)),
+    ]
+
+
+def _rules(args: argparse.Namespace) -> Any:
+    from bettersynth.config.submission import track_rules
+
+    return track_rules(track_of(args.workspace) or "open")
 
 
 def _data(args: argparse.Namespace, own: Any) -> int:
