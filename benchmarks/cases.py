@@ -39,16 +39,26 @@ def _pictures(sides: Sides, count: int) -> Path:
     return data.write(folder / "rows.jsonl", data.pictures(folder, count))
 
 
-def against(recipe: str, make: Callable[[Sides, int], Path], asked: float | str) -> Callable[[Sides, int], Facts]:
-    """Both sides on one recipe in turn; ``asked`` is the ratio of samples per CPU second that is aimed at."""
+def against(
+    recipe: str, make: Callable[[Sides, int], Path], asked: float | str, *, has_compiled: bool = False
+) -> Callable[[Sides, int], Facts]:
+    """Both sides on one recipe in turn; ``asked`` is the ratio of samples per CPU second that is aimed at.
+
+    ``has_compiled`` says that compiled loops take part, and measures our side without them, too.
+    """
 
     def run(sides: Sides, size: int) -> Facts:
         path = make(sides, size)
         ours = sides.ours(recipe, path)
         facts: Facts = {"rows_in": size, "asked": asked, "ours": ours.summary(size)}
+        if has_compiled:
+            plain = sides.ours(recipe, path, compiled=False)
+            facts["ours_without_compiled"] = {**plain.summary(size), "same_rows": plain.rows == ours.rows}
         theirs = sides.theirs(recipe, path)
         if theirs is None:
             return facts
+        if has_compiled:
+            facts["ratio_without_compiled"] = round(theirs.cost.cpu_s / plain.cost.cpu_s, 2)
         facts["theirs"] = theirs.summary(size)
         facts["ratio"] = round(theirs.cost.cpu_s / ours.cost.cpu_s, 2)
         if recipe != "startup":
@@ -173,8 +183,20 @@ CASES = {
     for case in (
         Case("startup", "10 rows: what starting costs", 10, 10, against("startup", _captions, "ours within 1 CPU s")),
         Case("text", "T: ten text operators", 50_000, 200, against("text", _captions, 12.0)),
-        Case("minhash", "D: near-duplicate documents", 50_000, 200, against("minhash", _documents, 20.0)),
-        Case("images", "I: shape, size, aspect, perceptual hash", 2_000, 40, against("images", _pictures, 4.0)),
+        Case(
+            "minhash",
+            "D: near-duplicate documents",
+            50_000,
+            200,
+            against("minhash", _documents, 20.0, has_compiled=True),
+        ),
+        Case(
+            "images",
+            "I: shape, size, aspect, perceptual hash",
+            2_000,
+            40,
+            against("images", _pictures, 4.0, has_compiled=True),
+        ),
         Case("image-size", "size filters alone", 2_000, 40, against("image_size", _pictures, 100.0)),
         Case("bad-image", "one damaged picture in a batch", 200, 40, bad_picture),
         Case("bookkeeping", "tracing, accounting and cache in percent", 50_000, 200, cost_of_bookkeeping),

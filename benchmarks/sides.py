@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from benchmarks.measure import Cost, run
+from bettersynth.core import native
 
 RECIPES = Path(__file__).parent / "recipes"
 _BATCH = 1000
@@ -62,12 +63,23 @@ class Sides:
         path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
         return path
 
-    def ours(self, name: str, data: Path, *, workers: int = 1, keep: bool = False, **keys: Any) -> Result:
-        """Run ``bettersynth process``. ``keep`` uses the folder of the run before, to measure a cached run."""
+    def ours(
+        self, name: str, data: Path, *, workers: int = 1, keep: bool = False, compiled: bool = True, **keys: Any
+    ) -> Result:
+        """Run ``bettersynth process``. ``keep`` uses the folder of the run before, to measure a cached run.
+
+        Without ``compiled``, numpy and Pillow do all the work. Compiling itself, once a machine, is not measured.
+        """
+        if compiled:
+            native.library(1 << 20)
         folder = self.work / f"ours_{name}"
         path = folder / "recipe.yaml" if keep else self.recipe(name, data, folder, **keys)
         command = [sys.executable, "-m", "bettersynth", "process", str(path), "--np", str(workers), "--json"]
-        cost = run([*command, "--out", str(folder / "out")], log=folder / "log.txt", env=_quiet())
+        cost = run(
+            [*command, "--out", str(folder / "out")],
+            log=folder / "log.txt",
+            env={**_quiet(), native.SWITCH: str(int(compiled))},
+        )
         facts = {"quarantined": _count(folder / "out" / "quarantine.jsonl")} if cost.exit_code == 0 else {}
         return Result("bettersynth", cost, list(_rows(folder / "out" / "rows.jsonl")), folder / "log.txt", facts)
 
