@@ -18,21 +18,23 @@ class DatasetSource(BaseModel):
     """One file or folder of a data set made of several; ``limit`` reads only its first rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    type: Literal["local", "remote"] = Field("local", description="the path itself says it: local or a URL")
+    type: Literal["local", "remote"] = Field(default="local", description="the path itself says it: local or a URL")
     path: str = Field(description="file, folder or URL")
     weight: float = Field(default=1.0, gt=0, description="share of max_sample_num")
-    source: str | None = Field(None, description="no effect: the path says what it is")
-    split: str | None = Field(None, description="split of a saved Hugging Face data set")
-    name: str | None = Field(None, description="no effect: subsets of hub data sets are not downloaded")
+    source: str | None = Field(default=None, description="no effect: the path says what it is")
+    split: str | None = Field(default=None, description="split of a saved Hugging Face data set")
+    name: str | None = Field(default=None, description="no effect: subsets of hub data sets are not downloaded")
     limit: int | None = Field(default=None, ge=1, description="only the first so many rows")
-    format: str | None = Field(None, description="no effect: the file's ending says it")
-    data_files: str | list[str] | None = Field(None, description="no effect: give the files as sources")
-    data_dir: str | None = Field(None, description="no effect: give the folder as path")
-    endpoint_url: str | None = Field(None, description="address of an S3 service other than AWS")
-    aws_access_key_id: str | None = Field(None, description="S3 key; the environment's when not given")
-    aws_secret_access_key: str | None = Field(None, description="S3 secret; the environment's when not given")
-    aws_session_token: str | None = Field(None, description="S3 session token; the environment's when not given")
-    aws_region: str | None = Field(None, description="S3 region; the environment's when not given")
+    format: str | None = Field(default=None, description="no effect: the file's ending says it")
+    data_files: str | list[str] | None = Field(default=None, description="no effect: give the files as sources")
+    data_dir: str | None = Field(default=None, description="no effect: give the folder as path")
+    endpoint_url: str | None = Field(default=None, description="address of an S3 service other than AWS")
+    aws_access_key_id: str | None = Field(default=None, description="S3 key; the environment's when not given")
+    aws_secret_access_key: str | None = Field(default=None, description="S3 secret; the environment's when not given")
+    aws_session_token: str | None = Field(
+        default=None, description="S3 session token; the environment's when not given"
+    )
+    aws_region: str | None = Field(default=None, description="S3 region; the environment's when not given")
 
 
 class DatasetConfig(BaseModel):
@@ -48,7 +50,7 @@ class Validator(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     type: str = Field(description="required_fields; others are named and not run")
-    required_fields: tuple[str, ...] = Field((), description="fields that every row must have")
+    required_fields: tuple[str, ...] = Field(default=(), description="fields that every row must have")
     field_types: dict[str, str] = Field(default_factory=dict, description="their types, e.g. text: str")
 
 

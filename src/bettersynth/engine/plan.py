@@ -272,8 +272,9 @@ def _digests(recipe: Recipe, operators: Sequence[Operator | None]) -> tuple[dict
     digests: dict[str, str] = {}
     missing: dict[str, BetterSynthError] = {}
     for step, operator in zip(recipe.steps, operators, strict=True):
-        for field in unwrap(operator).models if operator is not None else ():
-            folder = getattr(unwrap(operator), field)
+        inner = unwrap(operator) if operator is not None else None
+        for field in inner.models if inner is not None else ():
+            folder = getattr(inner, field)
             if folder is None:
                 continue
             try:
