@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _ROOT = Path(__file__).resolve().parents[1]
 _STAGE = (
     "{{lr: 1.0e-3, global_batch: 4, per_device_batch_size: 4, samples_seen: {seen}, max_length: 256, "
     "image_size_aux: 128, image_aspect_ratio: pad, precision: fp32, workers: 0, logging_steps: 1}}"
 )
+# On a busy machine drawing examples takes long; that says nothing about what is tested.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+
 RAW = "# nothing is done\nhypothesis: nothing is done\ntrack: challenge\nprocess: []\n"
 MINE = "track: challenge\nprocess:\n  - clean_html_mapper:\n  - text_length_filter: {min_len: 12}\n"
 
