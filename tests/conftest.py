@@ -21,6 +21,8 @@ _STAGE = (
 # On a busy machine drawing examples takes long; that says nothing about what is tested.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+# Tables fit the terminal; what tests see must not depend on the one they are started from.
+os.environ["COLUMNS"] = "120"
 
 RAW = "# nothing is done\nhypothesis: nothing is done\ntrack: challenge\nprocess: []\n"
 MINE = "track: challenge\nprocess:\n  - clean_html_mapper:\n  - text_length_filter: {min_len: 12}\n"

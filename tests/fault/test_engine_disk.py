@@ -28,6 +28,7 @@ import os, signal, sys
 from bettersynth.cli import main
 from bettersynth.engine import local
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background inherits "ignored"
 what, number, sign, *words = sys.argv[1:]
 count = 0
 

@@ -18,7 +18,7 @@ import xxhash
 
 from bettersynth.engine.phase import Phase
 from bettersynth.ops._context import OpContext
-from bettersynth.ops.base import ID, IMAGES, RECORD, STATS, TEXT, Batch, Filter, Made, Stats, row_keys, with_column
+from bettersynth.ops.base import IMAGES, Batch, Filter, Made, Stats, row_keys, with_column
 
 _WAIT_S = 60.0
 _AT_ONCE = 500
@@ -128,8 +128,8 @@ class Results:
     def _names(self, batch: Batch, ctx: OpContext) -> list[bytes]:
         operator = self._phase.operator
         reads = dict.fromkeys([*operator.reads, *operator.needs()])
-        columns = [name for name in reads if name in (ID, TEXT, RECORD) or name.startswith(STATS)]
-        parts = [batch.column(name).to_pylist() for name in columns if name in batch.schema.names]
+        columns = [name for name in reads if name != IMAGES and name in batch.schema.names]
+        parts = [batch.column(name).to_pylist() for name in columns]
         if not isinstance(operator, Filter) and self._phase.kind != "partial":
             parts.append([str(key) for key in row_keys(batch)])
         if IMAGES in reads:

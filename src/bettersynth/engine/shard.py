@@ -446,7 +446,7 @@ def _plain_array(values: Any) -> Any:
 
 
 def _stat_names(operator: Any) -> list[str]:
-    columns = dict.fromkeys([*operator.writes, *operator.needs()])
+    columns = dict.fromkeys([*operator.writes, *operator.adds(), *operator.needs()])
     return [column.removeprefix(STATS) for column in columns if column.startswith(STATS)]
 
 

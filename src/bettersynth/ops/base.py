@@ -346,12 +346,22 @@ class FittedFilter(GlobalOperator):
     Made by the plan from a filter with ``adaptive_threshold`` or ``mark_only``.
     """
 
+    reads: ClassVar[tuple[str, ...]] = ()  # whatever the filter reads, see needs()
+
     inner: RangeFilter
 
     @property
     def name(self) -> str:
         """The filter's own name."""
         return self.inner.name
+
+    def adds(self) -> tuple[str, ...]:
+        """The filter's columns."""
+        return self.inner.adds()
+
+    def needs(self) -> tuple[str, ...]:
+        """The filter's columns."""
+        return tuple(dict.fromkeys([*self.inner.reads, *self.inner.needs()]))
 
     def partial(self, batch: Batch, ctx: OpContext) -> Stats:
         """The filter's scores."""

@@ -161,3 +161,32 @@ def test_progress_tells_rows_of_every_operator_and_the_time_left(recipe: Callabl
     assert mapper.kept == 58 and last.dropped == sum(step.dropped for step in last.steps) > 0
     assert [step.operator for step in last.steps] == ["words_num_filter", "text_length_filter"]
     assert last.steps[0].kept == last.steps[1].rows_in
+
+
+@pytest.mark.parametrize("how", ["min_score: 0.1", "adaptive_threshold: {method: otsu}", "mark_only: true"])
+def test_one_text_under_several_pictures_gets_several_scores(
+    recipe: Callable[..., Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    pictures = sorted((data / "images").iterdir())
+    rows = [
+        {"id": f"{number:04d}", "images": [f"images/{pictures[number % 12].name}"], "text": text}
+        for number, text in enumerate(["<image>\nall rights reserved"] * 30 + ["<image>\na red dog"] * 30)
+    ]
+    (data / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = "  - image_text_similarity_filter: {hf_clip: fake, %s}\n" % how
+    process(recipe(text), out=tmp_path / "a", workers=1)
+    # Another recipe over the same pool, whose rows are a part of it, asks after the first and must hear the same.
+    process(recipe("  - words_num_filter: {min_num: 3}\n" + text), out=tmp_path / "b", workers=1)
+    monkeypatch.setattr("bettersynth.engine.results.Results._get", lambda *_: (None, {}))
+    process(recipe(text), out=tmp_path / "c", workers=1)
+    assert scores(tmp_path / "a") == scores(tmp_path / "c")
+    both = scores(tmp_path / "a"), scores(tmp_path / "b")
+    assert all(both[0][row] == both[1][row] for row in both[0].keys() & both[1].keys())
+    by_pair = {(int(row) // 30, int(row) % 12): score for row, score in scores(tmp_path / "a").items()}
+    assert len(by_pair) > 10 and len(set(by_pair.values())) == len(by_pair)
+
+
+def scores(folder: Path) -> dict[str, float]:
+    stats = [row for _, row in read_rows(folder / "processed_data_stats.jsonl") if isinstance(row, dict)]
+    values = [row["__dj__stats__"]["image_text_similarity"][0] for row in stats]
+    return dict(zip(ids(folder), values, strict=True))
