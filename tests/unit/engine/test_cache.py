@@ -173,7 +173,7 @@ def test_one_text_under_several_pictures_gets_several_scores(
         for number, text in enumerate(["<image>\nall rights reserved"] * 30 + ["<image>\na red dog"] * 30)
     ]
     (data / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    text = "  - image_text_similarity_filter: {hf_clip: fake, %s}\n" % how
+    text = f"  - image_text_similarity_filter: {{hf_clip: fake, {how}}}\n"
     process(recipe(text), out=tmp_path / "a", workers=1)
     # Another recipe over the same pool, whose rows are a part of it, asks after the first and must hear the same.
     process(recipe("  - words_num_filter: {min_num: 3}\n" + text), out=tmp_path / "b", workers=1)
