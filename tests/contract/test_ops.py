@@ -38,6 +38,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "repeat_to_budget_selector": {"num_samples": 9},
     "band_selector": {"stat": "a", "drop_top": 0.2},
     "stat_range_filter": {"stat": "a", "min_value": 0.3},
+    "specified_field_filter": {"field_key": "id", "target_value": ["i1", "i2"]},
+    "specified_numeric_field_filter": {"field_key": "id"},
 }
 TEXTS = [
     "<image>\na red dog at the top ; the sign says STOP <|__dj__eoc|>",

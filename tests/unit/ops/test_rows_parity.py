@@ -1,0 +1,71 @@
+"""Equal to Data-Juicer 1.6.1's operator code on rows with corners (answers by tools/record_data_juicer_rows.py)."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+
+from bettersynth.core.errors import DataError
+from bettersynth.ops._catalog import operator_class
+from bettersynth.ops._context import OpContext
+from bettersynth.ops.base import RECORD, Filter
+
+HERE = Path(__file__).parent
+GOLD: dict[str, Any] = json.loads((HERE / "data_juicer_rows.json").read_text(encoding="utf-8"))
+_SPEC = importlib.util.spec_from_file_location("tricky_rows", HERE / "tricky_rows.py")
+assert _SPEC is not None and _SPEC.loader is not None
+tricky = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(tricky)
+
+
+def build(case: dict[str, Any]) -> Any:
+    params = {k: tuple(v) if isinstance(v, list) else v for k, v in case["params"].items()}
+    made = operator_class(case["operator"])(**params)
+    made.check()
+    return made
+
+
+def with_records(rows: Any, records: list[dict[str, Any]]) -> Any:
+    column = pa.array([orjson.dumps(record).decode() for record in records], pa.string())
+    return rows.set_column(rows.schema.get_field_index(RECORD), RECORD, column)
+
+
+def case_name(case: dict[str, Any]) -> str:
+    return case["operator"] + "".join(f" {key}={value}" for key, value in case["params"].items())
+
+
+def cases(*kinds: str) -> list[dict[str, Any]]:
+    return [case for case in GOLD["cases"] if case["operator"].endswith(kinds)]
+
+
+def test_the_recording_is_of_these_rows_and_parameters() -> None:
+    found = {name: [(c["params"], c["rows"]) for c in GOLD["cases"] if c["operator"] == name] for name in tricky.CASES}
+    assert found == tricky.CASES and sum(map(len, found.values())) == len(GOLD["cases"])
+
+
+@pytest.mark.parametrize("case", cases("_filter"), ids=case_name)
+def test_filters(case: dict[str, Any], batch: Any) -> None:
+    made, rows = build(case), tricky.ROWS[case["rows"]]
+    assert isinstance(made, Filter)
+    whole = with_records(batch([row["text"] for row in rows], images=[row["images"] for row in rows]), rows)
+    for place, expected in enumerate(case["answers"]):
+        one = whole.slice(place, 1)
+        if expected == "error":
+            with pytest.raises((DataError, TypeError, OverflowError)):
+                made.score(one, OpContext())
+            continue
+        assert made.keep(made.score(one, OpContext())).tolist() == [expected], rows[place]
+    good = [place for place, expected in enumerate(case["answers"]) if expected != "error"]
+    together = whole.take(pa.array(good, pa.int64()))
+    stats = made.score(together, OpContext())
+    kept = made.keep(stats)
+    assert kept.tolist() == [case["answers"][place] for place in good]
+    dropped = np.flatnonzero(~kept)
+    assert all(made.reasons(stats, dropped)) and len(made.reasons(stats, dropped)) == len(dropped)

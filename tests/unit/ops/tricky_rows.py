@@ -1,0 +1,71 @@
+"""Rows with corners, and the parameters that operators meet them with; both sides of the comparison read this file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Row = dict[str, Any]
+
+_META: list[Any] = [
+    {"v": 1, "s": "a", "l": ["a", "b"]},
+    {"v": 1.0, "s": "1", "l": []},
+    {"v": "1", "s": "é", "l": ["a"]},
+    {"v": True, "s": "", "l": "a"},
+    {"v": 0, "s": None, "l": [1, "1"]},
+    {"v": "0", "s": "A", "l": [None]},
+    {"v": "", "s": "中", "l": [["a"]]},
+    {"v": None, "s": " a", "l": None},
+    {"v": " 7.5 ", "s": "x", "l": ["b", "a", "a"]},
+    {"v": "1e3", "s": "nan", "l": [1.0]},
+    {"v": "nan", "s": "inf", "l": [True]},
+    {"v": "-inf", "s": "b", "l": [0]},
+    {"v": "no number", "s": "😀", "l": {"a": 1}},
+    {"v": 2**60, "s": "10", "l": ["é"]},
+    {"v": [5], "s": "a", "l": ["c"]},
+    {"v": -3, "s": "0", "l": [""]},
+    {"v": "inf", "s": "c", "l": ["a", "c"]},
+    {"s": "a"},
+    None,
+    "not an object",
+]
+FIELDS: list[Row] = [
+    {"text": f"text {n}", "images": [], "n": n % 4, "name": "ab"[n % 2], "meta": meta, "__dj__suffix__": suffix}
+    for n, (meta, suffix) in enumerate(zip(_META, [".txt", "txt", ".md", ".TXT", ""] * 4, strict=True))
+]
+
+ROWS: dict[str, list[Row]] = {"fields": FIELDS}
+
+_CONDITIONS = (
+    *("", "n > 1", "1 <= n < 3", "3 > n >= 1 and name == 'a'", "not name == 'a'", "n", "name in ['b', 'c'] or n == 0"),
+    *("n not in [0, 1]", "meta.v > 0", "meta.s == 'a'", "meta.none == 1", "meta.none not in [1]", "meta.none in [1]"),
+    *("none", "not none", "'te' in text", "n != 1", "-n < -1", "+n == 2", "n in (1, 2)", "n in {3}", "meta.l != 'a'"),
+    *("1 < n < none", "0 < n not in [2]", "meta.v == meta.s", "name < 'b' < text", "True", "'' or n", "'a' in meta.l"),
+    *("__dj__meta__.x == 1", "__dj__stats__.x not in [1]", "n > 'a'"),
+)
+CASES: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "specified_field_filter": [
+        *(
+            ({"field_key": key, "target_value": values}, "fields")
+            for key in ("meta.v", "meta.s", "meta.l", "name", "meta", "gone")
+            for values in (["a", "b"], [1, "é"], ["1", None], [0, ""])
+        ),
+        ({"field_key": "meta.s", "target_value": []}, "fields"),
+        ({"field_key": "meta.l", "target_value": ["a"], "reversed_range": True}, "fields"),
+    ],
+    "specified_numeric_field_filter": [
+        ({"field_key": "meta.v"}, "fields"),
+        ({"field_key": "meta.s"}, "fields"),
+        ({"field_key": "n", "min_value": 1, "max_value": 2}, "fields"),
+        ({"field_key": "meta.v", "min_value": 1, "max_value": 1000}, "fields"),
+        ({"field_key": "meta.v", "min_value": 1, "max_value": 7.5, "min_closed_interval": False}, "fields"),
+        ({"field_key": "meta.v", "min_value": 1, "max_value": 7.5, "reversed_range": True}, "fields"),
+        ({"field_key": "meta.s", "min_value": None, "max_value": None}, "fields"),
+        ({"field_key": "meta.s", "min_value": None, "max_value": None, "reversed_range": True}, "fields"),
+        ({"field_key": "meta.v", "min_value": None, "max_value": 0, "max_closed_interval": False}, "fields"),
+    ],
+    "suffix_filter": [
+        *(({"suffixes": value}, "fields") for value in (".txt", [".txt", "txt", ""], [], None)),
+        ({"suffixes": ".md", "reversed_range": True}, "fields"),
+    ],
+    "general_field_filter": [({"filter_condition": condition}, "fields") for condition in _CONDITIONS],
+}

@@ -1,0 +1,99 @@
+"""Ask Data-Juicer 1.6.1's own operators about rows: fields, lines, tables, papers. The tests compare ours with it.
+
+Run by a Python that has py-data-juicer 1.6.1, beautifulsoup4, regex and nltk:
+
+    python tools/record_data_juicer_rows.py
+
+Writes ``tests/unit/ops/data_juicer_rows.json``. The rows are those of ``tests/unit/ops/tricky_rows.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "tests" / "unit" / "ops"
+STATS, META = "__dj__stats__", "__dj__meta__"
+
+
+def operator(name: str, params: dict[str, Any]) -> Any:
+    """An operator of Data-Juicer by its registered name."""
+    kind = name.rpartition("_")[2]
+    importlib.import_module(f"data_juicer.ops.{kind}.{name}")
+    from data_juicer.ops.base_op import OPERATORS
+
+    return OPERATORS.modules[name](**params)
+
+
+def ask_filter(made: Any, row: dict[str, Any]) -> Any:
+    """Whether the row stays."""
+    sample = made.compute_stats_single({STATS: {}, META: {}, **copy.deepcopy(row)})
+    return bool(made.process_single(sample))
+
+
+def ask_mapper(made: Any, row: dict[str, Any]) -> Any:
+    """The fields that changed; a list of rows for an operator that makes several of one."""
+    sample = {STATS: {}, META: {}, **copy.deepcopy(row)}
+    if type(made).__name__.startswith("LatexFigure"):
+        columns = made.process_batched({key: [value] for key, value in sample.items()})
+        count = len(columns["text"])
+        return [
+            {key: values[place] for key, values in columns.items() if key not in (STATS, META)}
+            for place in range(count)
+        ]
+    if made.is_batched_op():
+        columns = made.process_batched({key: [value] for key, value in sample.items()})
+        out = {key: values[0] for key, values in columns.items()}
+    else:
+        out = made.process_single(sample)
+    before = {STATS: {}, META: {}, **row}
+    return {key: value for key, value in json.loads(json.dumps(out)).items() if value != before.get(key)}
+
+
+def ask_each(name: str, params: dict[str, Any], rows: list[dict[str, Any]]) -> list[Any]:
+    """The answer for every row, or the word ``error``."""
+    made, found = operator(name, params), []
+    ask = ask_filter if name.endswith("_filter") else ask_mapper
+    for row in rows:
+        try:
+            found.append(ask(made, row))
+        except Exception:  # noqa: BLE001 - what Data-Juicer raises is a fact to keep, whatever it is
+            found.append("error")
+    return found
+
+
+def ask_lines(params: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """The texts after lines that many rows share are gone."""
+    from datasets import Dataset
+
+    made = operator("document_line_deduplicator", params)
+    hashed = Dataset.from_list([made.compute_hash(dict(row)) for row in rows])
+    return list(made.process(hashed)[0]["text"])
+
+
+def main() -> int:
+    """Record everything."""
+    sys.path.insert(0, str(HERE))
+    tricky = importlib.import_module("tricky_rows")
+    cases = []
+    for name, several in tricky.CASES.items():
+        for params, rows in several:
+            if name == "document_line_deduplicator":
+                answers: Any = ask_lines(params, tricky.ROWS[rows])
+            else:
+                answers = ask_each(name, params, tricky.ROWS[rows])
+            cases.append({"operator": name, "params": params, "rows": rows, "answers": answers})
+    lines = ",\n".join(json.dumps(case, ensure_ascii=False, separators=(",", ":")) for case in cases)
+    about = "What py-data-juicer 1.6.1's operator code gives; made by tools/record_data_juicer_rows.py."
+    text = f'{{"about": {json.dumps(about)},\n"cases": [\n{lines}\n]}}\n'
+    (HERE / "data_juicer_rows.json").write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
