@@ -118,7 +118,7 @@ def recipe_page() -> str:
 
 def training_page() -> str:
     """Every key of a training stage, and what each preset sets."""
-    from bettersynth.config.train import Bases, StageConfig
+    from bettersynth.config.train import Bases, Lora, StageConfig
     from bettersynth.train.preset import load_preset, preset_names
 
     lines = [
@@ -132,6 +132,10 @@ def training_page() -> str:
         "Under `bases`:",
         "",
         *_keys(Bases),
+        "",
+        "Under `lora`:",
+        "",
+        *_keys(Lora),
         "",
         "## Presets",
         "",

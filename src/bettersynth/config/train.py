@@ -25,6 +25,10 @@ MACHINE_KEYS = frozenset(
 )
 """How the work is carried out and logged. They may change between a run and its continuation."""
 
+SWITCHES = frozenset({"lora"})
+"""Features that are off by default. One that is off is left out of a run's identity, so that a run stays the same run
+when a feature is added to this package; a locked track refuses to switch one on."""
+
 
 def _number(value: Any) -> Any:
     # YAML 1.1 reads 1e-3 (no dot) as a string, which is the way most people write a learning rate.
@@ -53,6 +57,26 @@ class Bases(BaseModel):
     """Low-resolution tower (Hugging Face CLIP)."""
     vision_tower_aux: Path
     """High-resolution tower (open_clip ConvNeXt)."""
+
+
+class Lora(BaseModel):
+    """Low-rank adaptation: the language model stays frozen, small matrices beside its linear layers are trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(64, ge=1)
+    """Width of the added matrices."""
+    alpha: Number = Field(16, gt=0)
+    """The addition counts alpha / rank times."""
+    dropout: Number = Field(0.0, ge=0, lt=1)
+    """Share of the inputs of the added matrices that is left out in a step."""
+    merge: bool = True
+    """true: the result is a full checkpoint with the addition in its weights, and the adapter in lora/. false: the
+    adapter alone, small; the command `merge` makes the full checkpoint later."""
+
+
+def _lora(value: Any) -> Any:
+    return {} if value is True else _off(value)
 
 
 class StageConfig(BaseModel):
@@ -96,6 +120,9 @@ class StageConfig(BaseModel):
     loss_normalization: Literal["tokens", "micro_batch"] = "tokens"
     """tokens: mean over all target tokens of the step. micro_batch: plain mean of the micro-batches' means, as the
     original trainer does, which gives short answers more weight."""
+
+    lora: Annotated[Lora | None, BeforeValidator(_lora)] = None
+    """Stage 2: train low-rank additions to the language model instead of the whole (true, or a mapping, or off)."""
 
     # --- amount
     per_device_batch_size: int = Field(ge=1)
@@ -171,6 +198,8 @@ class StageConfig(BaseModel):
             problems.append(t("give exactly one of bases, model_zoo and init_from"))
         if self.samples_seen is not None and self.epochs != 1:
             problems.append(t("samples_seen and epochs cannot be given together"))
+        if self.lora is not None and self.stage == 1:
+            problems.append(t("stage 1 trains no language model, so lora has nothing to work on"))
         if not all(0 <= beta < 1 for beta in self.betas):
             problems.append(t("betas must lie in [0, 1)"))
         if problems:
@@ -204,6 +233,7 @@ class StageConfig(BaseModel):
         hidden = PLACE_KEYS | MACHINE_KEYS
         if self.loss_normalization == "tokens":
             hidden |= {"per_device_batch_size"}
+        hidden |= {key for key in SWITCHES if getattr(self, key) == type(self).model_fields[key].default}
         return {key: value for key, value in self.model_dump(mode="json").items() if key not in hidden}
 
     def result_digest(self) -> str:

@@ -92,6 +92,21 @@ class LossOutput:
     num_targets: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class LoraSites:
+    """Where a family takes low-rank weights (its optional method ``lora_sites``).
+
+    Attributes:
+        pattern: regular expression that matches the full names of the linear layers.
+        full: names of the parts that are trained in full beside them.
+        base: how the model that they belong to is called.
+    """
+
+    pattern: str
+    full: tuple[str, ...]
+    base: str
+
+
 class Processor(Protocol):
     """Turns records into batches; text first, pixels only for what is really trained on."""
 

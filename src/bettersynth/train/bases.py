@@ -72,13 +72,13 @@ def load_start(config: StageConfig, family: ModelFamily, dtype: torch.dtype = to
     return model
 
 
-def start_digests(config: StageConfig) -> dict[str, str]:
-    """Digests of all that a stage reads: data, bases or checkpoint, adapter.
+def start_digests(config: StageConfig, *, data: bool = True) -> dict[str, str]:
+    """Digests of all that a stage reads: data (unless left out), bases or checkpoint, adapter.
 
     Raises:
         DataError: one of them is missing.
     """
-    digests = {"data": _file_digest(config.data)}
+    digests = {"data": _file_digest(config.data)} if data else {}
     if config.init_from is not None:
         digests["init_from"] = path_digest(config.init_from)
     else:

@@ -9,6 +9,7 @@ from bettersynth.config.train import StageConfig
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
 from bettersynth.models.family import ModelFamily, Processor
+from bettersynth.train import lora
 from bettersynth.train.distributed import Devices
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -25,7 +26,7 @@ def prepare_model(
     chosen = family.trainable(model, config.stage)
     if not chosen:
         raise ConfigError(t("nothing is trainable in stage {stage}", stage=config.stage), where=family.name)
-    names = {name for name, _ in chosen}
+    names = {name for name, _ in chosen} if config.lora is None else lora.attach(config, family, model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
         if name not in names:

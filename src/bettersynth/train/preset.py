@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.config.load import load_yaml
-from bettersynth.config.train import MACHINE_KEYS, PLACE_KEYS, StageConfig, stage_config
+from bettersynth.config.train import MACHINE_KEYS, PLACE_KEYS, SWITCHES, StageConfig, stage_config
 from bettersynth.core.errors import ConfigError, RuleError
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
@@ -121,6 +121,8 @@ def _refuse_changes(preset: Preset, stage: int, config: StageConfig, given: Mapp
     for key in given:
         if key in ("init_from", "bases") and key not in allowed:
             reasons.append(t("{key} is fixed on this track: the bases are the kit's", key=key))
+        elif key in SWITCHES - allowed and getattr(config, key) != getattr(original, key):
+            reasons.append(t("{key} changes how the model is trained, which this track does not allow", key=key))
         elif key not in allowed and getattr(config, key) != getattr(original, key):
             reasons.append(
                 t(

@@ -21,7 +21,7 @@ from bettersynth.core.fingerprint import canonical_json, digest_json
 from bettersynth.core.lang import t
 from bettersynth.core.meter import Meter
 from bettersynth.models.family import ModelFamily, Processor, load_family
-from bettersynth.train import checkpoint
+from bettersynth.train import checkpoint, lora
 from bettersynth.train.bases import load_start, start_digests
 from bettersynth.train.callbacks import LOG_FILE, Callback, Callbacks, TerminalProgress, build_callbacks
 from bettersynth.train.data import prepare, rejected_lines
@@ -255,17 +255,27 @@ def _write_result(
     temporary = job.out / _RESULT
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    if job.config.stage == 1:
-        family.save_adapter(model, temporary)
-    else:
-        family.save_checkpoint(model, temporary, dtype=saved_dtype(job.config))
-    names = sorted(path.name for path in temporary.iterdir())
+    _save_weights(job.config, family, model, temporary)
+    names = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
     for name in names:
+        (job.out / name).parent.mkdir(exist_ok=True)
         (temporary / name).replace(job.out / name)
-    temporary.rmdir()
+    shutil.rmtree(temporary)
     rows = sorted([*data.rejected, *result.bad.values()], key=lambda item: item.row)
     write_atomic(job.out / REJECTED_FILE, rejected_lines(rows))
     return [*names, REJECTED_FILE]
+
+
+def _save_weights(config: StageConfig, family: ModelFamily, model: nn.Module, folder: Path) -> None:
+    if config.stage == 1:
+        family.save_adapter(model, folder)
+        return
+    if config.lora is not None:
+        lora.save(config, family, model, folder / lora.FOLDER if config.lora.merge else folder)
+        if not config.lora.merge:
+            return
+        lora.merge(model)
+    family.save_checkpoint(model, folder, dtype=saved_dtype(config))
 
 
 def saved_dtype(config: StageConfig) -> torch.dtype:

@@ -96,3 +96,49 @@ def configure(settings: dict[str, Any]) -> Callable[..., StageConfig]:
         return stage_config({**settings, **changes})
 
     return build
+
+
+MGM_ZOO = Path(__file__).parents[2] / "golden" / "data" / "mgm_a" / "model_zoo"
+
+
+@pytest.fixture(scope="session")
+def mgm_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 rows about plain colours for the real family, one in four without a picture."""
+    folder = tmp_path_factory.mktemp("mgm_data")
+    rng = random.Random(1)
+    rows = []
+    colours = {"red": (220, 30, 30), "green": (20, 200, 40), "blue": (30, 40, 230)}
+    for number in range(24):
+        name = rng.choice(sorted(colours))
+        image = f"{number}.png" if number % 4 else None
+        if image:
+            Image.fromarray(np.full((20, 30, 3), colours[name], dtype=np.uint8)).save(folder / image)
+        question = ("<image>\n" if image else f"say {name}, ") + "what colour is it?"
+        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": f"it is {name}"}]
+        rows.append({"id": str(number), **({"image": image} if image else {}), "conversations": turns})
+    (folder / "data.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mgm_configure(mgm_data: Path) -> Callable[..., StageConfig]:
+    """Settings of a small stage-2 run of the real family with tiny bases: 6 steps of 8 samples."""
+
+    def build(**changes: Any) -> StageConfig:
+        plain = {
+            "stage": 2,
+            "data": str(mgm_data / "data.json"),
+            "model_zoo": str(MGM_ZOO),
+            "lr": 0.01,
+            "epochs": 2,
+            "per_device_batch_size": 4,
+            "global_batch": 8,
+            "image_size_aux": 128,
+            "image_aspect_ratio": "pad",
+            "max_length": 160,
+            "save_steps": 3,
+            "seed": 5,
+        }
+        return stage_config({**plain, **changes})
+
+    return build

@@ -13,15 +13,17 @@ from torch import nn
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.lang import t
-from bettersynth.models.family import BaseFolders, Batch, LossOutput, Processor
+from bettersynth.models.family import BaseFolders, Batch, LoraSites, LossOutput, Processor
 from bettersynth.models.mgm import convert, load
 from bettersynth.models.mgm.config import CONFIG_FILE, MgmConfig
-from bettersynth.models.mgm.model import TOWERS, MgmModel
+from bettersynth.models.mgm.model import CONNECTOR, TOWERS, MgmModel
 from bettersynth.models.mgm.processor import MgmProcessor, build_processor
 from bettersynth.models.weights import read_json
 
 _LOG = logging.getLogger(__name__)
 STAGES = (1, 2)
+_LORA_PATTERN = r"model\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj"
+"""All linear layers of the language model; the vision towers have layers of the same short names."""
 
 
 class MgmFamily:
@@ -93,6 +95,10 @@ class MgmFamily:
             if is_trained:
                 chosen.append((name, parameter))
         return chosen
+
+    def lora_sites(self, model: nn.Module) -> LoraSites:
+        """Low-rank weights in the language model, projector and miner in full."""
+        return LoraSites(_LORA_PATTERN, CONNECTOR, str(_mgm(model).config.get("_name_or_path") or ""))
 
     def enable_gradient_checkpointing(self, model: nn.Module) -> None:
         """Trade time for memory in the language model."""
