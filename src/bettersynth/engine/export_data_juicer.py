@@ -40,8 +40,8 @@ UNSET = "(not given)"
 _FLOORS = ("core", "config", "formats", "media", "models", "infer", "ops")
 # The executor writes stats with ten decimals before it compares; this much room keeps values that lie on a bound.
 _ROOM = 1e-9
-# Ours treats ``<image>`` as a token, Data-Juicer's as markup.
-_NEVER_THEIRS = frozenset(("clean_html_mapper",))
+# Ours never takes special tokens out; Data-Juicer's take ``<image>`` for markup, or a line that many rows share.
+_NEVER_THEIRS = frozenset(("clean_html_mapper", "document_line_deduplicator"))
 
 
 @dataclass(frozen=True)

@@ -260,6 +260,12 @@ class ShardRun:
         cached = self._cached(phase)
         out = cached.applied(batch, self.ctx, operator.apply) if cached else operator.apply(batch, self.ctx)
         _check_contract(operator.name, batch, out)
+        self._note_changed(phase, batch, out, count)
+        return out
+
+    def _note_changed(self, phase: Phase, batch: Batch, out: Batch, count: StepCount) -> None:
+        """Count and trace rows with another text or other pictures."""
+        operator = phase.operator
         changed = pc.invert(pc.equal(batch.column(TEXT), out.column(TEXT)))
         if IMAGES in operator.writes:
             images = zip(batch.column(IMAGES).to_pylist(), out.column(IMAGES).to_pylist(), strict=True)
@@ -271,7 +277,6 @@ class ShardRun:
         for row, base in zip(rows.tolist(), self._events(out, rows, phase, "changed", stats), strict=True):
             base["before"], base["after"] = batch.column(TEXT)[row].as_py(), after[row].as_py()
             self.events.append(TraceRow(**base))
-        return out
 
     def _score(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         operator = phase.operator
@@ -332,11 +337,23 @@ class ShardRun:
         if len(dropped):
             reasons = verdict.column("reason").take(pa.array(dropped)).to_pylist()
             self._drop(phase, batch, dropped, reasons, count)
+        if TEXT in phase.operator.writes:
+            batch, copies = self._finish(phase, batch.filter(pa.array(copies > 0)), count), copies[copies > 0]
         if not len(copies) or copies.max() <= 1:
             return batch.filter(pa.array(copies > 0))
         source = np.repeat(np.arange(len(copies)), copies)
         first = np.r_[True, source[1:] != source[:-1]] if len(source) else np.zeros(0, bool)
         return self._with_children(phase, batch.take(pa.array(source)), source, ~first, count)
+
+    def _finish(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
+        """What an operator that decided over all rows rewrites in those that stay."""
+        operator = phase.operator
+        assert isinstance(operator, GlobalOperator)
+        seen = view.enter(batch, phase)
+        out = operator.finish(seen, self.ctx)
+        _check_contract(operator.name, seen, out)
+        self._note_changed(phase, seen, out, count)
+        return view.leave(batch, out, phase)
 
     def _make(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         operator = phase.operator

@@ -12,7 +12,7 @@ from bettersynth.core.lang import t
 from bettersynth.engine.jobs import BASE_SCHEMA
 from bettersynth.engine.phase import Phase
 from bettersynth.formats.data_juicer import nested
-from bettersynth.ops.base import IMAGES, RECORD, TEXT, Batch, Mapper, with_column
+from bettersynth.ops.base import IMAGES, RECORD, TEXT, Batch, GlobalOperator, Mapper, with_column
 
 
 def enter(batch: Batch, phase: Phase) -> Batch:
@@ -32,7 +32,7 @@ def leave(before: Batch, after: Batch, phase: Phase) -> Batch:
     """The batch as the next step sees it; what a mapper rewrote becomes a column under the step's own name."""
     for key, column in ((phase.text_key, TEXT), (phase.image_key, IMAGES)):
         if key is not None:
-            if isinstance(phase.operator, Mapper) and column in phase.operator.writes:
+            if isinstance(phase.operator, Mapper | GlobalOperator) and column in phase.operator.writes:
                 after = with_column(after, key, after.column(column))
             after = with_column(after, column, before.column(column))
     return after

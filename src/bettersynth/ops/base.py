@@ -328,6 +328,13 @@ class GlobalOperator(Operator):
         """Decide over all rows at once; ``partials`` has the columns of :meth:`partial` and the row's ``id``."""
         raise NotImplementedError
 
+    def finish(self, batch: Batch, ctx: OpContext) -> Batch:
+        """Rewrite the rows that stay, by what the verdict gave them as ``fields``; most operators rewrite nothing.
+
+        A field that served only for that is taken out again here, as fields are written into the result.
+        """
+        return batch
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deduplicator(GlobalOperator):

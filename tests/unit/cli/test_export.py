@@ -146,6 +146,23 @@ def test_a_row_that_fails_there_is_set_aside_alone(data: Path, tmp_path: Path) -
     ]
 
 
+def test_operators_that_read_fields_or_rewrite_after_deciding_run_there_too(data: Path, tmp_path: Path) -> None:
+    rows = TOOL.read(data)
+    for number, row in enumerate(rows):
+        row["text"] = f"{row['text']}\nAll rights reserved.\nline {number // 2}"
+    source = data.with_name("lines.jsonl")
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    recipe = tmp_path / "r.yaml"
+    steps = "  - specified_numeric_field_filter: {field_key: extra.n, max_value: 12}\n  - document_line_deduplicator:\n"
+    recipe.write_text(f"dataset_path: {source}\nprocess:\n{steps}")
+    planned = make_plan(read_recipe(recipe))
+    folder = export_data_juicer(planned, tmp_path / "export").folder
+    there, here = TOOL.essence(_stand_in(folder, tmp_path / "packages")), _ours(planned, tmp_path / "out")
+    assert there == here and len(here) == 12
+    texts = [row["text"] for row in TOOL.read(tmp_path / "out" / "processed_data.jsonl")]
+    assert all("reserved" not in text and "\nline " in text for text in texts)
+
+
 def test_the_command(call: Any, data: Path, tmp_path: Path) -> None:
     words = ("--out", tmp_path / "x", "--set", f"dataset_path={data}")
     recipe = tmp_path / "mine.yaml"

@@ -69,3 +69,16 @@ def test_filters(case: dict[str, Any], batch: Any) -> None:
     assert kept.tolist() == [case["answers"][place] for place in good]
     dropped = np.flatnonzero(~kept)
     assert all(made.reasons(stats, dropped)) and len(made.reasons(stats, dropped)) == len(dropped)
+
+
+@pytest.mark.parametrize("case", cases("document_line_deduplicator"), ids=case_name)
+def test_lines(case: dict[str, Any], batch: Any) -> None:
+    texts = [row["text"] for row in tricky.ROWS[case["rows"]]]
+    made, rows, ctx = build(case), batch(texts), OpContext()
+    verdict = made.reduce(pa.table(made.partial(rows, ctx)), ctx)
+    assert verdict.copies.all() and set(verdict.fields) == {"__shared_lines__"}
+    marked = rows.append_column("__shared_lines__", verdict.fields["__shared_lines__"])
+    done = made.finish(marked, ctx)
+    assert done.schema.names == rows.schema.names
+    assert done.column("text").to_pylist() == case["answers"]
+    assert (case["answers"] != texts) == (case["rows"] == "pages")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 Row = dict[str, Any]
@@ -33,7 +34,57 @@ FIELDS: list[Row] = [
     for n, (meta, suffix) in enumerate(zip(_META, [".txt", "txt", ".md", ".TXT", ""] * 4, strict=True))
 ]
 
-ROWS: dict[str, list[Row]] = {"fields": FIELDS}
+_LINES = [
+    *(
+        "Copyright 2020, All rights reserved.",
+        "copyright 2021 all rights reserved",
+        "Home | About | Contact",
+        "# Title",
+    ),
+    *("{ }", "});", "[];", "}", "\\begin{figure}", "  \\end{figure}", "<br>", "</div>", "<p class='a'>", "<b open"),
+    *(
+        "a",
+        "ab",
+        " a ",
+        "",
+        "   ",
+        "12 34",
+        "!!!",
+        "\u4f60\u597d",
+        "\u00c9t\u00e9",
+        "\u00e9t\u00e9",
+        "tab\tsep",
+        "<3 love",
+        "< b>",
+    ),
+    *(
+        "\\beginning",
+        "x \\begin{a}",
+        "##",
+        " # spaced",
+        "\u2028",
+        "a\u2028b",
+        "a\rb",
+        "<a>text</a>",
+        "<A HREF=x>",
+        "1. item",
+    ),
+]
+
+
+def _pages() -> list[Row]:
+    """Sixty pages of shared and own lines, many of them repeated inside a page."""
+    draw = random.Random(11)
+    pages = []
+    for number in range(60):
+        lines = [draw.choice(_LINES) for _ in range(draw.randint(0, 12))]
+        lines += [f"own line {number}"] * draw.randint(0, 2)
+        draw.shuffle(lines)
+        pages.append({"text": "\n".join(lines)})
+    return pages
+
+
+ROWS: dict[str, list[Row]] = {"fields": FIELDS, "pages": _pages(), "one page": [{"text": "a b\na b"}]}
 
 _CONDITIONS = (
     *("", "n > 1", "1 <= n < 3", "3 > n >= 1 and name == 'a'", "not name == 'a'", "n", "name in ['b', 'c'] or n == 0"),
@@ -66,6 +117,14 @@ CASES: dict[str, list[tuple[dict[str, Any], str]]] = {
     "suffix_filter": [
         *(({"suffixes": value}, "fields") for value in (".txt", [".txt", "txt", ""], [], None)),
         ({"suffixes": ".md", "reversed_range": True}, "fields"),
+    ],
+    "document_line_deduplicator": [
+        ({}, "pages"),
+        ({"frequency_threshold": 0}, "one page"),
+        ({"frequency_threshold": 8, "lowercase": True}, "pages"),
+        ({"frequency_threshold": 3, "ignore_special_character": True, "min_line_length": 0}, "pages"),
+        ({"skip_brackets": False, "skip_markdown_headers": False, "min_line_length": 1}, "pages"),
+        ({"skip_latex_env": False, "skip_html_tags": False, "frequency_threshold": 0}, "pages"),
     ],
     "general_field_filter": [({"filter_condition": condition}, "fields") for condition in _CONDITIONS],
 }

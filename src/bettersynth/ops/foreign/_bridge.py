@@ -24,7 +24,19 @@ from bettersynth.core.sample import RowKey
 from bettersynth.formats.data_juicer import Tokens
 from bettersynth.ops._catalog import operator_class
 from bettersynth.ops._context import OpContext
-from bettersynth.ops.base import ID, IMAGES, KEY, RECORD, STATS, TEXT, Batch, FittedFilter, Generator, RangeFilter
+from bettersynth.ops.base import (
+    ID,
+    IMAGES,
+    KEY,
+    RECORD,
+    STATS,
+    TEXT,
+    Batch,
+    FittedFilter,
+    Generator,
+    RangeFilter,
+    with_column,
+)
 
 _base = importlib.import_module("data_juicer.ops.base_op")
 STATE, DJ_STATS = "__bettersynth__", "__dj__stats__"
@@ -77,7 +89,7 @@ class _Step:
         if not rows:
             return []
         try:
-            found = [(rows, work(to_batch(rows)))]
+            found = [(rows, work(to_batch(rows, with_record=RECORD in self.ours.needs())))]
         except (MemoryError, KeyboardInterrupt):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a row does to an operator, the others go on
@@ -113,8 +125,8 @@ def _built(name: str, params: str) -> Any:
     return build(name, json.loads(params))
 
 
-def to_batch(rows: Rows) -> Batch:
-    """Rows of Data-Juicer in our operators' view."""
+def to_batch(rows: Rows, *, with_record: bool = False) -> Batch:
+    """Rows of Data-Juicer in our operators' view; with all their fields for an operator that reads those."""
     states = [json.loads(row[STATE]) for row in rows]
     keys = [state["key"] for state in states]
     names = [str(RowKey(*key)) for key in keys]
@@ -125,12 +137,17 @@ def to_batch(rows: Rows) -> Batch:
         ID: pa.array([str(r["id"]) if r.get("id") is not None else n for r, n in zip(rows, names, strict=True)]),
         TEXT: pa.array([row[TEXT] for row in rows], pa.string()),
         IMAGES: pa.array([row.get(IMAGES) or [] for row in rows], pa.list_(pa.string())),
-        RECORD: pa.array(["{}"] * len(rows), pa.string()),
+        RECORD: pa.array([_record(row) if with_record else "{}" for row in rows], pa.string()),
     }
     stats = [{**(row.get(DJ_STATS) or {}), **state["stats"]} for row, state in zip(rows, states, strict=True)]
     for name in dict.fromkeys(name for row in stats for name in row):
         columns[STATS + name] = pa.array([row.get(name) for row in stats])
     return pa.RecordBatch.from_pydict(columns)
+
+
+def _record(row: Mapping[str, Any]) -> str:
+    fields = {key: value for key, value in row.items() if key not in (STATE, DJ_STATS)}
+    return json.dumps(fields, default=str, ensure_ascii=False)
 
 
 def with_stats(rows: Rows, columns: Mapping[str, Any]) -> None:
@@ -246,6 +263,13 @@ class Chooser(_base.Selector, _Step):  # type: ignore[misc, name-defined]
         with_stats(kept, {name: _plain(values) for name, values in verdict.columns.items()})
         source = np.repeat(np.arange(len(kept)), verdict.copies)
         rows = [dict(kept[place]) for place in source]
+        if TEXT in self.ours.writes:
+            batch = to_batch(kept)
+            for name, values in verdict.fields.items():
+                batch = with_column(batch, name, _plain(values))
+            texts = self.ours.finish(batch, self.ctx).column(TEXT).to_pylist()
+            for row, place in zip(rows, source.tolist(), strict=True):
+                row[TEXT] = texts[place]
         number_children(rows, source.tolist(), np.r_[False, source[1:] == source[:-1]].tolist(), self.step)
         return as_dataset(rows, names, dataset)
 
