@@ -22,7 +22,8 @@ from bettersynth.core.registry import Registry, did_you_mean
 
 COMMANDS = Registry("command", "bettersynth.cli.commands", "bettersynth.commands")
 _ORDER = (
-    *("demo", "init", "explore", "process", "run", "train", "eval", "score", "compare", "analyze", "convert"),
+    *("demo", "init", "explore", "process", "run", "train", "eval", "score", "compare"),
+    *("generate", "analyze", "convert"),
     *("export", "report", "submit", "inspect", "diff", "explain", "doctor", "completion"),
 )
 

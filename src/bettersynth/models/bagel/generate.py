@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,10 +14,11 @@ from bettersynth.models.layers.mot import Rows
 
 @dataclass
 class Answer:
-    """New ids without markers, whether the model ended by itself, and the logits of each step if kept."""
+    """New ids without markers, whether the model ended by itself and with which token, and the logits if kept."""
 
     ids: list[int] = field(default_factory=list)
     is_ended: bool = False
+    end: int | None = None
     logits: list[torch.Tensor] = field(default_factory=list)
 
 
@@ -27,7 +28,7 @@ def generate_text(
     contexts: Sequence[Context],
     *,
     max_new_tokens: int,
-    end_id: int | None = None,
+    end_id: int | Collection[int] | None = None,
     temperature: float = 0.0,
     generators: Sequence[torch.Generator] | None = None,
     keeps_logits: bool = False,
@@ -38,13 +39,14 @@ def generate_text(
         model: in evaluation mode.
         contexts: what was read, no object twice; each ends on its own, however long the others go on.
         max_new_tokens: longest answer.
-        end_id: token that ends an answer, by default the end of a text; it is not in the answer.
+        end_id: token (or tokens) that ends an answer, by default the end of a text; it is not in the answer.
         temperature: 0 is greedy.
         generators: one per context, for drawing.
         keeps_logits: keep the logits (V,) of every step (for tests).
     """
     special = model.config.special
     end_id = special.eos if end_id is None else end_id
+    ends = {end_id} if isinstance(end_id, int) else set(end_id)
     answers = [Answer() for _ in contexts]
     before = [(context.length, context.next_rope, context.history) for context in contexts]
     alive, fed = list(range(len(contexts))), [special.bos] * len(contexts)
@@ -58,8 +60,10 @@ def generate_text(
             token = _choose(logits[row], temperature, generators[i] if generators else None)
             if keeps_logits:
                 answers[i].logits.append(logits[row])
-            answers[i].is_ended = token == end_id
-            if not answers[i].is_ended:
+            answers[i].is_ended = token in ends
+            if answers[i].is_ended:
+                answers[i].end = token
+            else:
                 answers[i].ids.append(token)
                 fed[i] = token
                 still.append(i)
@@ -69,6 +73,27 @@ def generate_text(
     for context, (length, rope, history) in zip(contexts, before, strict=True):
         context.length, context.next_rope, context.history = length, rope, history
     return answers
+
+
+@torch.no_grad()
+def logits_after(model: BagelModel, contexts: Sequence[Context], last: Sequence[int]) -> list[torch.Tensor]:
+    """Logits (V,) behind what every context has read, by one forward; the contexts are left as they were.
+
+    Args:
+        model: in evaluation mode.
+        contexts: no object twice, none empty.
+        last: the token that each context read last: the closing marker of a text or of a picture.
+    """
+    for context in contexts:
+        context.length, context.next_rope = context.length - 1, context.next_rope - 1
+    try:
+        blocks = [text_block(model, context, [token]) for context, token in zip(contexts, last, strict=True)]
+        rows, _ = forward(model, blocks)
+    finally:
+        for context in contexts:
+            context.length, context.next_rope = context.length + 1, context.next_rope + 1
+    hidden = model.decoder.final_norms(Rows(rows.und, rows.gen)).und
+    return list(model.language_model.lm_head(hidden).float())
 
 
 def _choose(logits_V: torch.Tensor, temperature: float, generator: torch.Generator | None) -> int:

@@ -102,6 +102,10 @@ class Interleaver:
         contexts.cfg_text = contexts.gen.fork()
         self._read_both(contexts, segment)
 
+    def read_answer(self, contexts: Contexts, ids: Sequence[int]) -> None:
+        """Add a text that the model itself wrote. The context without text still lacks the prompt as well."""
+        self._read_both(contexts, ids)
+
     def _read_both(self, contexts: Contexts, ids: Sequence[int]) -> None:
         """A text for gen and for the context without pictures; once if they are the same so far."""
         if contexts.cfg_img.history == contexts.gen.history:

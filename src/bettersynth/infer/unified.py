@@ -1,0 +1,432 @@
+"""Unified generation: texts and pictures in any order in, texts and pictures in order out, one or many at a time.
+
+The published weights never begin a picture by themselves. Three ways decide what comes next, and every result says
+which one did:
+
+| way | decides by |
+| --- | --- |
+| control | the caller: ``output="image"``, ``output=("text", "image")`` |
+| learned | the model: its likeliest token behind a closing marker is an image start, a text start, or the end |
+| rule | words: the request asks for a picture, or the model's own text holds ``<image>`` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from bettersynth.core.errors import ConfigError
+from bettersynth.core.lang import t
+from bettersynth.core.seed import derive_seed
+from bettersynth.infer.image_rule import IMAGE_MARK, kinds_by_words
+from bettersynth.infer.unified_types import Decision, How, Output, Part, UnifiedRequest, UnifiedResult, request_of
+from bettersynth.models.bagel.autoencoder import AutoEncoder
+from bettersynth.models.bagel.context import read_text
+from bettersynth.models.bagel.draw import Drawing, DrawSettings, decode, draw, start_noise
+from bettersynth.models.bagel.generate import generate_text, logits_after
+from bettersynth.models.bagel.interleave import Contexts, Interleaver
+from bettersynth.models.bagel.model import BagelModel
+from bettersynth.models.bagel.resize import ResizeRule, to_bytes
+from bettersynth.models.bagel.tokens import TOKENIZER_FILE, BagelTokenizer
+
+THINK_BEFORE_TEXT = (
+    "Think about the request first. Put your reasoning between <think> and </think>, and the answer after it."
+)
+THINK_BEFORE_IMAGE = (
+    "Plan the picture first. Between <think> and </think>, say what it has to show, where, and in which style."
+)
+_LARGEST_DEFAULT_PX = 1024
+_THOUGHT_END = "</think>"
+
+
+@dataclass
+class Memory:
+    """What a model has read of one conversation, and what it is still to read.
+
+    ``is_whole``: pictures were read as latents too and all guidance contexts exist, so that a picture can be drawn.
+    """
+
+    contexts: Contexts
+    parts: list[Part] = field(default_factory=list)
+    num_read: int = 0
+    is_whole: bool = True
+
+
+@dataclass
+class _Turn:
+    """One request on its way."""
+
+    request: UnifiedRequest
+    memory: Memory
+    generator: torch.Generator
+    plan: list[Decision]
+    how: How
+    think_ids: tuple[int, ...] | None
+    outputs: list[Output] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    next: Decision | None = None
+    is_done: bool = False
+
+    @property
+    def is_edit(self) -> bool:
+        """Whether the conversation held a picture when the turn began."""
+        return sum(part.is_image for part in self.memory.parts) > self.num_images
+
+    @property
+    def num_images(self) -> int:
+        """Pictures of the answer so far."""
+        return sum(output.kind == "image" for output in self.outputs)
+
+
+class InterleaveInferencer:
+    """Answers with texts and pictures.
+
+    Args:
+        model: a BAGEL model, or the folder of one.
+        vae_model: its autoencoder; by default the one that the model carries.
+        tokenizer: by default that of the model's folder; without one, texts are given and come back as ids.
+        vae_transform, vit_transform: how input pictures are resized; by default from the sizes of the model's tables.
+        new_token_ids: accepted as the original passes it; the ids are those of the model's configuration.
+
+    Raises:
+        ConfigError: a model without an autoencoder.
+    """
+
+    def __init__(
+        self,
+        model: BagelModel | Path | str,
+        vae_model: AutoEncoder | None = None,
+        tokenizer: BagelTokenizer | None = None,
+        vae_transform: ResizeRule | None = None,
+        vit_transform: ResizeRule | None = None,
+        new_token_ids: dict[str, int] | None = None,
+    ) -> None:
+        if isinstance(model, (str, Path)):
+            model = load_model(Path(model))
+        if vae_model is not None:
+            model.set_autoencoder(vae_model)
+        if not model._autoencoder:
+            raise ConfigError(t("the model has no autoencoder"), expected="ae.safetensors")
+        folder = Path(model.tokenizer_folder) if model.tokenizer_folder else None
+        if tokenizer is None and folder is not None and (folder / TOKENIZER_FILE).is_file():
+            tokenizer = BagelTokenizer(folder)
+        vae_rule, vit_rule = rules_of(model)
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.interleaver = Interleaver(model, vae_transform or vae_rule, vit_transform or vit_rule)
+
+    # -- what callers use ----------------------------------------------------------------------------------------
+
+    def unified_generate(self, prompt: Any, **options: Any) -> UnifiedResult:
+        """Texts and pictures in order for one prompt.
+
+        Args:
+            prompt: a text, a picture, or a list of both (see :func:`unified_types.parts_of`), or a ready request.
+            options: fields of :class:`UnifiedRequest` and of :class:`DrawSettings`; the original's names too.
+
+        Raises:
+            ConfigError: unknown or unsupported options. DataError: a picture cannot be read.
+        """
+        return self.generate_batch([prompt], **options)[0]
+
+    def generate_batch(
+        self, prompts: Sequence[Any], *, seeds: Sequence[int] | None = None, **options: Any
+    ) -> list[UnifiedResult]:
+        """One result per prompt; sizes, kinds and settings may differ. A result does not depend on its neighbours.
+
+        Args:
+            prompts: as for :meth:`unified_generate`.
+            seeds: one per prompt.
+            options: for all of them.
+        """
+        requests = [request_of(prompt, options) for prompt in prompts]
+        if seeds is not None:
+            requests = [request_of(r, {"seed": seed}) for r, seed in zip(requests, seeds, strict=True)]
+        return self._run([self._begin(request, Memory(self._empty())) for request in requests])
+
+    def dialogue(self, **options: Any) -> Dialogue:
+        """A conversation of several turns whose cache is kept."""
+        return Dialogue(self, options)
+
+    def interleave_inference(self, input_lists: Sequence[Any], **options: Any) -> list[str | Image.Image]:
+        """The original's call: one picture, or one text with ``understanding_output=True``; a thought comes first."""
+        options.setdefault("output", ("text",) if options.get("understanding_output") else ("image",))
+        result = self.unified_generate(list(input_lists), **options)
+        return [output.image or output.text for output in result.outputs]
+
+    def __call__(
+        self, image: Image.Image | None = None, text: str | None = None, **options: Any
+    ) -> dict[str, str | Image.Image | None]:
+        """The original's call with one picture and one text: ``{"image": ..., "text": ...}``."""
+        found: dict[str, str | Image.Image | None] = {"image": None, "text": None}
+        for item in self.interleave_inference([part for part in (image, text) if part is not None], **options):
+            found["image" if isinstance(item, Image.Image) else "text"] = item
+        return found
+
+    # -- one request ---------------------------------------------------------------------------------------------
+
+    def _empty(self) -> Contexts:
+        config = self.model.config
+        side = min(_LARGEST_DEFAULT_PX, config.max_latent_size * config.latent_stride_px)
+        return Contexts.empty((side, side))
+
+    def _begin(self, request: UnifiedRequest, memory: Memory) -> _Turn:
+        self._check_size(request)
+        generator = torch.Generator().manual_seed(request.seed)
+        if isinstance(request.output, str):
+            words = next((p.value for p in reversed(request.parts) if isinstance(p.value, str)), "")
+            has_picture = request.has_image or any(part.is_image for part in memory.parts)
+            kinds, reason = kinds_by_words(words, has_picture=has_picture)
+            plan = [Decision(kind, "rule", reason) for kind in kinds]
+        else:
+            plan = [Decision(kind, "control", t("asked for")) for kind in request.output]
+        how: How = "learned" if request.output == "learned" else plan[0].how if plan else "control"
+        draws = any(decision.kind == "image" for decision in plan)
+        think = request.think if isinstance(request.think, tuple) else None
+        if request.think is True:
+            think = self._encode(THINK_BEFORE_IMAGE if draws else THINK_BEFORE_TEXT)
+        turn = _Turn(request, memory, generator, plan, how, think)
+        if think is not None and not memory.parts:
+            memory.parts.append(Part(think, is_own=True))
+        memory.parts += request.parts
+        self._catch_up(memory, draws=draws or request.output == "learned")
+        return turn
+
+    def _check_size(self, request: UnifiedRequest) -> None:
+        config = self.model.config
+        most = config.max_latent_size * config.latent_stride_px
+        if request.image_size is None or config.interpolate_pos:
+            return
+        if not all(config.latent_stride_px <= side <= most for side in request.image_size):
+            raise ConfigError(
+                t("a picture of this size cannot be drawn"),
+                where="image_size",
+                got="x".join(map(str, request.image_size)),
+                expected=t("sides of {low} to {high} pixels", low=config.latent_stride_px, high=most),
+            )
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        if self.tokenizer is None:
+            raise ConfigError(
+                t("the model folder has no tokenizer, so texts must be given as ids"), expected=TOKENIZER_FILE
+            )
+        return tuple(self.tokenizer.encode(text))
+
+    def _catch_up(self, memory: Memory, *, draws: bool) -> None:
+        """Read what is new; everything anew if a picture is to come and some of it was only read to be understood."""
+        if draws and not memory.is_whole:
+            memory.contexts, memory.num_read, memory.is_whole = self._empty(), 0, True
+        understands = not draws and not (memory.num_read and memory.is_whole)
+        for part in memory.parts[memory.num_read :]:
+            value = part.value
+            if isinstance(value, Image.Image):
+                self.interleaver.read(memory.contexts, value, is_understanding=understands)
+            else:
+                ids = self._encode(value) if isinstance(value, str) else value
+                if part.is_own and not understands:
+                    self.interleaver.read_answer(memory.contexts, ids)
+                else:
+                    self.interleaver.read(memory.contexts, ids, is_understanding=understands)
+            memory.is_whole = memory.is_whole and not understands
+        memory.num_read = len(memory.parts)
+
+    # -- all requests in step ------------------------------------------------------------------------------------
+
+    def _run(self, turns: list[_Turn]) -> list[UnifiedResult]:
+        while active := [turn for turn in turns if not turn.is_done]:
+            self._decide(active)
+            active = [turn for turn in active if not turn.is_done]
+            self._speak([turn for turn in active if turn.next and turn.next.kind == "text"])
+            drawing = [turn for turn in active if turn.next and turn.next.kind == "image"]
+            self._think([turn for turn in drawing if turn.think_ids is not None and not turn.num_images])
+            self._draw(drawing)
+        return [UnifiedResult(tuple(turn.outputs), tuple(turn.decisions), turn.request.seed) for turn in turns]
+
+    def _decide(self, turns: Sequence[_Turn]) -> None:
+        """What comes next in every turn."""
+        asking = [turn for turn in turns if turn.next is None and self._asks_model(turn)]
+        for turn in asking:
+            self._catch_up(turn.memory, draws=turn.memory.is_whole)
+        for turn, decision in zip(asking, self._ask_model(asking), strict=True):
+            if decision is not None:
+                turn.how, turn.next, turn.plan = "learned", decision, []
+        for turn in turns:
+            if turn.next is None:
+                end = Decision("end", turn.how, t("nothing more is planned"))
+                turn.next = turn.plan.pop(0) if turn.plan else end
+            if turn.num_images + sum(o.kind == "text" for o in turn.outputs) >= self._most(turn):
+                turn.next = Decision("end", turn.how, t("the longest answer is reached"))
+            if turn.next.kind == "end":
+                turn.is_done = True
+            elif turn.next.kind == "image":
+                self._catch_up(turn.memory, draws=True)
+            turn.decisions.append(turn.next)
+
+    @staticmethod
+    def _most(turn: _Turn) -> int:
+        """Most outputs: explicit control says itself how many."""
+        return turn.request.max_outputs if isinstance(turn.request.output, str) else len(turn.request.output) + 1
+
+    @staticmethod
+    def _asks_model(turn: _Turn) -> bool:
+        """In ``auto`` the model is asked at the start; it goes on being asked if it has an opinion then."""
+        if not turn.memory.parts:
+            return False
+        return turn.how == "learned" or (turn.request.output == "auto" and not turn.decisions)
+
+    def _ask_model(self, turns: Sequence[_Turn]) -> list[Decision | None]:
+        """The model's likeliest marker behind the last closing marker; None where ``auto`` finds it has no opinion."""
+        if not turns:
+            return []
+        special = self.model.config.special
+        last = [special.image_end if turn.memory.parts[-1].is_image else special.eos for turn in turns]
+        found: list[Decision | None] = []
+        logits = logits_after(self.model, [turn.memory.contexts.gen for turn in turns], last)
+        for turn, logits_V in zip(turns, logits, strict=True):
+            chances = logits_V.softmax(-1)
+            markers = {"image": special.image_start, "text": special.bos, "end": special.eos}
+            if not turn.outputs:  # an answer is never empty
+                del markers["end"]
+            kind = max(markers, key=lambda name: float(chances[markers[name]]))
+            is_sure = int(logits_V.argmax()) == markers[kind]
+            reason = ", ".join(f"p({name}) = {float(chances[token]):.3f}" for name, token in markers.items())
+            is_taken = is_sure or turn.request.output == "learned"
+            found.append(Decision(kind, "learned", reason) if is_taken else None)  # type: ignore[arg-type]
+        return found
+
+    def _speak(self, turns: Sequence[_Turn]) -> None:
+        """Texts: together where length, temperature and end agree."""
+        special = self.model.config.special
+        for turn, answer in self._decoded(turns, lambda turn: turn.request.max_new_tokens, is_free=True):
+            begun, turn.next = turn.next, None
+            assert begun is not None
+            text, ids, is_cut = self._text(answer.ids), tuple(answer.ids), False
+            if turn.how != "control" and self.tokenizer is not None and IMAGE_MARK in text:
+                text, is_cut = text.split(IMAGE_MARK, 1)[0], True
+                ids = self._encode(text)
+            turn.memory.parts.append(Part(ids, is_own=True))
+            if turn.think_ids is not None and _THOUGHT_END in text:
+                thought, text = text.split(_THOUGHT_END, 1)
+                turn.outputs.append(Output("thought", begun, thought.replace("<think>", "").strip()))
+            finish = "stop" if answer.is_ended or is_cut else "length"
+            turn.outputs.append(Output("text", begun, text.strip(), ids, finish))  # type: ignore[arg-type]
+            if answer.end == special.image_start:
+                turn.how, turn.next = "learned", Decision("image", "learned", t("the model wrote an image start"))
+            elif is_cut:
+                turn.next = Decision("image", "rule", t("the model wrote {mark}", mark=IMAGE_MARK))
+                turn.plan = [Decision("text", "rule", t("the text was cut at {mark}", mark=IMAGE_MARK))]
+
+    def _think(self, turns: Sequence[_Turn]) -> None:
+        """Thoughts before the first picture: read into the full context alone, as the original does."""
+        for turn, answer in self._decoded(turns, lambda turn: turn.request.max_think_tokens, is_free=False):
+            read_text(self.model, [turn.memory.contexts.gen], [answer.ids])
+            text = self._text(answer.ids).replace("<think>", "").split(_THOUGHT_END)[0].strip()
+            finish = "stop" if answer.is_ended else "length"
+            assert turn.next is not None
+            turn.outputs.append(Output("thought", turn.next, text, tuple(answer.ids), finish))  # type: ignore[arg-type]
+
+    def _decoded(self, turns: Sequence[_Turn], length: Any, *, is_free: bool) -> Iterable[tuple[_Turn, Any]]:
+        special = self.model.config.special
+        groups: dict[tuple[int, float, bool], list[_Turn]] = {}
+        for turn in turns:
+            self._catch_up(turn.memory, draws=turn.memory.is_whole)
+            may_start = is_free and turn.how != "control"
+            groups.setdefault((length(turn), turn.request.temperature, may_start), []).append(turn)
+        for (longest, temperature, may_start), members in groups.items():
+            answers = generate_text(
+                self.model,
+                [turn.memory.contexts.gen for turn in members],
+                max_new_tokens=longest,
+                end_id=(special.eos, special.image_start) if may_start else None,
+                temperature=temperature,
+                generators=[turn.generator for turn in members],
+            )
+            yield from zip(members, answers, strict=True)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids) if self.tokenizer else ""
+
+    def _draw(self, turns: Sequence[_Turn]) -> None:
+        """Pictures: together where the settings agree, whatever their sizes."""
+        groups: dict[DrawSettings, list[_Turn]] = {}
+        for turn in turns:
+            settings = turn.request.drawing(has_image=turn.is_edit)
+            groups.setdefault(settings, []).append(turn)
+        for settings, members in groups.items():
+            drawings = [self._drawing(turn) for turn in members]
+            for turn, drawing, latent in zip(members, drawings, draw(self.model, drawings, settings), strict=True):
+                pixels = to_bytes(decode(self.model, latent, drawing.rows, drawing.cols))
+                image = Image.fromarray(pixels)
+                begun, turn.next = turn.next, None
+                assert begun is not None
+                turn.outputs.append(Output("image", begun, image=image, latent=latent))
+                turn.memory.parts.append(Part(image, is_own=True))
+
+    def _drawing(self, turn: _Turn) -> Drawing:
+        request, contexts, stride = turn.request, turn.memory.contexts, self.model.config.latent_stride_px
+        width, height = request.image_size or contexts.image_hw[::-1]
+        rows, cols = (max(1, side // stride) for side in (height, width))
+        number = turn.num_images
+        if request.noise is not None and not number:
+            noise = request.noise
+        else:
+            seed = request.seed if not number else derive_seed(request.seed, "picture", number)
+            noise = start_noise(self.model, rows, cols, seed)
+        return Drawing(rows, cols, noise, contexts.gen, contexts.cfg_text, contexts.cfg_img)
+
+
+class Dialogue:
+    """Turns of a conversation; what was said before is not read again unless a picture first needs it read as latents.
+
+    Args:
+        inferencer: who answers.
+        options: of every turn.
+    """
+
+    def __init__(self, inferencer: InterleaveInferencer, options: dict[str, Any]) -> None:
+        self.inferencer, self.options = inferencer, options
+        self.memory = Memory(inferencer._empty())
+
+    def say(self, prompt: Any, **options: Any) -> UnifiedResult:
+        """Answer the next turn; arguments as for :meth:`InterleaveInferencer.unified_generate`."""
+        request = request_of(prompt, {**self.options, **options})
+        turn = self.inferencer._begin(request, self.memory)
+        return self.inferencer._run([turn])[0]
+
+
+def rules_of(model: BagelModel) -> tuple[ResizeRule, ResizeRule]:
+    """How pictures are resized for latents and for the ViT: as the published weights' rules, scaled to the tables.
+
+    A table of 64 latent positions gives (1024, 512, 16), one of 70 ViT positions (980, 224, 14).
+    """
+    config = model.config
+    stride, patch = config.latent_stride_px, config.vit.patch_size
+    most, side = config.max_latent_size, config.vit_max_num_patch_per_side
+    return (
+        ResizeRule(most * stride, max(1, most // 2) * stride, stride),
+        ResizeRule(side * patch, max(1, side * 16 // 70) * patch, patch),
+    )
+
+
+def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", weights: Path | None = None) -> BagelModel:
+    """A BAGEL model for inference.
+
+    Args:
+        folder: the official folder.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        dtype: ``auto`` (float32 on the CPU, bfloat16 on a GPU), ``float32``, ``bfloat16`` or ``float16``.
+        weights: another weight file, e.g. ``trained_model.pt``.
+
+    Raises:
+        DataError: files are missing or damaged. ConfigError: unknown device.
+    """
+    from bettersynth.infer._torch import choose_device
+    from bettersynth.models.bagel.convert import load_checkpoint
+
+    place, usual = choose_device(device)
+    kind = usual if dtype == "auto" else getattr(torch, dtype)
+    return load_checkpoint(folder, dtype=kind, weights=weights).to(place).requires_grad_(False)

@@ -1,0 +1,294 @@
+"""Who decides that a picture begins, what options and prompts may be, and where it all ends up on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from bettersynth.core.errors import ConfigError, ConfigErrors, DataError
+from bettersynth.infer import unified as unified_module
+from bettersynth.infer.image_rule import kinds_by_words
+from bettersynth.infer.unified import InterleaveInferencer, load_model
+from bettersynth.infer.unified_run import Job, model_digest, read_jobs, run_jobs
+from bettersynth.infer.unified_types import EDIT_SETTINGS, Part, parts_of, request_of
+from bettersynth.models.bagel.context import Context, forward, read_text, read_vit_image, text_block
+from bettersynth.models.bagel.draw import DrawSettings
+from bettersynth.models.bagel.generate import Answer, logits_after
+from bettersynth.models.layers.mot import Rows
+
+QUICK = {"num_timesteps": 3, "image_size": (16, 16), "max_new_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def inferencer(bagel_folder):
+    return InterleaveInferencer(bagel_folder)
+
+
+def _script(monkeypatch, inferencer, *texts, marker=None):
+    """Make the model write these texts, one after the other; ``marker`` ends them."""
+    left = list(texts)
+
+    def write(model, contexts, **options):
+        ids = [tuple(inferencer.tokenizer.encode(left.pop(0))) for _ in contexts]
+        return [Answer(list(one), True, marker or model.config.special.eos) for one in ids]
+
+    monkeypatch.setattr(unified_module, "generate_text", write)
+
+
+def _teach(monkeypatch, inferencer, *kinds):
+    """Make the model's likeliest token behind each closing marker the one of these kinds in turn."""
+    special = inferencer.model.config.special
+    tokens = {"image": special.image_start, "text": special.bos, "end": special.eos, "nothing": 0}
+    left = list(kinds)
+
+    def logits(model, contexts, last):
+        rows = torch.zeros(len(contexts), model.config.llm.vocab_size)
+        for row in rows:
+            row[tokens[left.pop(0)]] = 9.0
+        return list(rows)
+
+    monkeypatch.setattr(unified_module, "logits_after", logits)
+
+
+def _shape(result):
+    return [(output.kind, output.decision.how) for output in result.outputs]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "has_picture", "kinds"),
+    [
+        ("draw a red ball", False, ("image",)),
+        ("Can you paint the sea?", False, ("image",)),
+        ("Please generate a picture of a cat", False, ("image",)),
+        ("请生成一张猫的图片", False, ("image",)),
+        ("画一只猫", False, ("image",)),
+        ("a red ball and a blue cup", False, ("image",)),
+        ("A beautiful sunset over the ocean", False, ("image",)),
+        ("make the ball green", True, ("image",)),
+        ("remove the cup", True, ("image",)),
+        ("把球变成绿色", True, ("image",)),
+        ("what is in the picture?", True, ("text",)),
+        ("How many balls are there", True, ("text",)),
+        ("Describe the image concisely.", True, ("text",)),
+        ("Provide a brief description of the given image.", True, ("text",)),
+        ("Give a short and clear explanation of the subsequent image.", True, ("text",)),
+        ("图里有什么", True, ("text",)),
+        ("the cup", True, ("text",)),
+        ("Tell a story with pictures", False, ("text", "image")),
+        ("", True, ("text",)),
+    ],
+)
+def test_words_that_ask_for_a_picture(prompt, has_picture, kinds):
+    found, reason = kinds_by_words(prompt, has_picture=has_picture)
+    assert found == kinds and reason
+
+
+def test_control_rule_and_learned_say_so(inferencer, monkeypatch):
+    _teach(monkeypatch, inferencer, "nothing", "nothing", "image", "end")
+    asked = inferencer.unified_generate("what is this", output="image", **QUICK)
+    assert _shape(asked) == [("image", "control")]
+    by_words = inferencer.unified_generate("draw a red ball", **QUICK)
+    assert _shape(by_words) == [("image", "rule")] and '"draw"' in by_words.decisions[0].reason
+    _script(monkeypatch, inferencer, "the ball")
+    by_words = inferencer.unified_generate("what is this", **QUICK)
+    assert _shape(by_words) == [("text", "rule")]
+    learned = inferencer.unified_generate("what is this", **QUICK)
+    assert _shape(learned) == [("image", "learned")] and "p(image) = 0.9" in learned.decisions[0].reason
+    assert learned.decisions[-1].kind == "end" and learned.decisions[-1].how == "learned"
+
+
+def test_a_model_that_knows_when_answers_in_any_order(inferencer, monkeypatch):
+    _teach(monkeypatch, inferencer, "text", "image", "image", "text", "end")
+    _script(monkeypatch, inferencer, "the ball", "the end")
+    result = inferencer.unified_generate("a story", seed=5, **QUICK)
+    assert [kind for kind, _ in _shape(result)] == ["text", "image", "image", "text"]
+    assert [type(part) for part in result.segments] == [str, Image.Image, Image.Image, str]
+    assert result.text == "the ball\nthe end" and len(result.images) == 2
+
+
+def test_an_image_start_in_the_text_begins_a_picture(inferencer, monkeypatch):
+    _teach(monkeypatch, inferencer, "text", "end")
+    _script(monkeypatch, inferencer, "the ball", marker=inferencer.model.config.special.image_start)
+    result = inferencer.unified_generate("what is this", **QUICK)
+    assert _shape(result) == [("text", "learned"), ("image", "learned")]
+
+
+def test_an_image_mark_in_the_text_is_drawn_there(inferencer, monkeypatch):
+    _script(monkeypatch, inferencer, "the ball <image> then", "the end")
+    result = inferencer.unified_generate("story", output="rule", **QUICK)
+    assert _shape(result) == [("text", "rule"), ("image", "rule"), ("text", "rule")]
+    assert result.text == "the ball\nthe end"
+
+
+def test_answers_have_an_end(inferencer, monkeypatch):
+    _teach(monkeypatch, inferencer, *["image"] * 9)
+    result = inferencer.unified_generate("draw", max_outputs=3, **QUICK)
+    assert len(result.images) == 3 and result.decisions[-1].kind == "end"
+
+
+def test_thoughts_are_kept_apart(inferencer, monkeypatch):
+    _script(monkeypatch, inferencer, "<think> a red ball </think>", "<think> cup </think> blue cup")
+    drawn = inferencer.unified_generate("draw a ball", output="image", think=True, **QUICK)
+    assert [output.kind for output in drawn.outputs] == ["thought", "image"] and drawn.thoughts == ("a red ball",)
+    said = inferencer.unified_generate("what is this", output="text", think=True, **QUICK)
+    assert said.thoughts == ("cup",) and said.text == "blue cup"
+
+
+def test_the_learned_position_is_the_one_that_training_teaches(inferencer):
+    """Logits behind a closing marker equal those of reading it, for texts and for pictures, also side by side."""
+    model, special = inferencer.model, inferencer.model.config.special
+    one, two = Context(), Context()
+    read_text(model, [one], [[1, 2, 3]])
+    read_vit_image(model, two, torch.linspace(-1, 1, 3 * 28 * 28).reshape(3, 28, 28))
+    before = [(c.length, c.next_rope) for c in (one, two)]
+    text, picture = logits_after(model, [one, two], [special.eos, special.image_end])
+    assert [(c.length, c.next_rope) for c in (one, two)] == before
+    rows, _ = forward(model, [text_block(model, Context(), [special.bos, 1, 2, 3, special.eos])])
+    whole = model.language_model.lm_head(model.decoder.final_norms(Rows(rows.und, rows.gen)).und)
+    assert torch.allclose(text, whole[-1].float(), atol=1e-5)
+    assert torch.allclose(picture, logits_after(model, [two], [special.image_end])[0], atol=1e-5)
+
+
+def test_options_by_both_names(inferencer):
+    ours = request_of("a", {"output": "text", "max_new_tokens": 9, "image_size": (32, 16), "taylorseer": True})
+    theirs = {
+        "understanding_output": True,
+        "max_think_token_n": 10,
+        "image_shapes": (16, 32),
+        "enable_taylorseer": True,
+    }
+    other = request_of("a", theirs)
+    assert (ours.output, ours.max_new_tokens, ours.image_size) == (other.output, other.max_new_tokens, other.image_size)
+    assert ours.drawing(has_image=False) == other.drawing(has_image=False) == DrawSettings(taylorseer=True)
+    assert request_of("a", {}).drawing(has_image=True) == EDIT_SETTINGS
+    assert request_of("a", {"do_sample": False, "temperature": 0.7}).temperature == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cfg_txt_scale": 2}, "cfg_text_scale"),
+        ({"cfg_renorm_type": "local"}, "text_channel"),
+        ({"output": "sound"}, "learned"),
+        ({"max_new_tokens": 0}, "at least 1"),
+        ({"num_timesteps": 1}, "at least 2"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_drawn(inferencer, options, said):
+    with pytest.raises(ConfigError, match=said):
+        inferencer.unified_generate("draw", **options)
+
+
+def test_sizes_beyond_the_table_are_refused(inferencer):
+    with pytest.raises(ConfigError, match="sides of 4 to 24 pixels"):
+        inferencer.unified_generate("draw", output="image", image_size=(28, 8))
+
+
+def test_prompts_of_all_forms(tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    record = [{"type": "text", "role": "user", "content": "hi"}, {"type": "image", "image_path": tmp_path / "red.png"}]
+    parts = parts_of([*record, {"role": "assistant", "content": "yes"}, [1, 2], (tmp_path / "red.png").read_bytes()])
+    assert [part.is_image for part in parts] == [False, True, False, False, True] and parts[2] == Part("yes", True)
+    assert parts_of([1, 2]) == (Part((1, 2)),)
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    for prompt, said in (
+        ([tmp_path / "gone.png"], "image not found"),
+        ([tmp_path / "bad.png"], "damaged"),
+        ([3.5], "neither"),
+    ):
+        with pytest.raises(DataError, match=said):
+            parts_of(["first", *prompt])
+
+
+def test_texts_need_a_tokenizer_and_models_an_autoencoder(bagel_folder):
+    inferencer = InterleaveInferencer(bagel_folder)
+    inferencer.tokenizer = None
+    with pytest.raises(ConfigError, match="as ids"):
+        inferencer.unified_generate("draw")
+    model = load_model(bagel_folder)
+    model._autoencoder = []
+    with pytest.raises(ConfigError, match="no autoencoder"):
+        InterleaveInferencer(model)
+
+
+def test_calls_as_the_original_has_them(inferencer):
+    options = {key: value for key, value in QUICK.items() if key != "image_size"}
+    picture = Image.new("RGB", (20, 12), "blue")
+    drawn = inferencer(image=picture, text="a red ball", **options)
+    assert drawn["image"].size == (20, 12) and drawn["text"] is None
+    said = inferencer(image=picture, text="what", understanding_output=True, **options)
+    assert said["image"] is None and isinstance(said["text"], str)
+
+
+# --- on disk -----------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_kept_and_continued(inferencer, tmp_path, monkeypatch):
+    jobs = [Job(f"j{n}", request_of("draw", {**QUICK, "output": "image", "seed": n})) for n in range(4)]
+    batches = []
+    real = inferencer.generate_batch
+
+    def counted(requests):
+        batches.append(len(requests))
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return real(requests)
+
+    monkeypatch.setattr(inferencer, "generate_batch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(inferencer, jobs, tmp_path / "a", digest="m", batch_size=2)
+    artifact = run_jobs(inferencer, jobs, tmp_path / "a", digest="m", batch_size=2)
+    whole = run_jobs(inferencer, jobs, tmp_path / "b", digest="m", batch_size=3)
+    assert batches == [2, 2, 2, 3, 1]
+    assert artifact.digest == whole.digest and not artifact.verify() and artifact.facts["pictures"] == 4
+    run_jobs(inferencer, jobs, tmp_path / "a", digest="m", batch_size=2)
+    assert len(batches) == 5  # nothing was left to do
+    run_jobs(inferencer, jobs[:1], tmp_path / "a", digest="other", batch_size=2)
+    assert batches[-1] == 1  # another model: asked again
+
+
+def test_a_file_of_prompts_tells_all_its_mistakes_at_once(tmp_path):
+    path = tmp_path / "p.jsonl"
+    lines = [{"prompt": "a"}, {"text": "b"}, {"prompt": "c", "sede": 3}, {"id": "00001", "prompt": "d"}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{torn\n", encoding="utf-8")
+    with pytest.raises(ConfigErrors) as caught:
+        read_jobs(path, {})
+    assert len(caught.value.problems) == 4
+    for said in ("p.jsonl:2", "sede", "p.jsonl:5", "same id"):
+        assert said in caught.value.body()
+
+
+def test_the_command(bagel_folder, tmp_path: Path, call):
+    Image.new("RGB", (20, 12), "blue").save(tmp_path / "in.png")
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [
+        {"id": "edit", "segments": [{"type": "image", "image_path": "in.png"}, "make a ball"], "output": "image"},
+        {"id": "said", "prompt": "what is this", "output": "text"},
+    ]
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    words = ["generate", "--model", bagel_folder, "--prompts", prompts, "--steps", 3, "--size", "16x8", "-o", "out"]
+    words += ["--max-new-tokens", 3, "draw a red ball"]
+    assert [job["id"] for job in call(*words, "--plan").data] == ["edit", "said", "00003"]
+    done = call(*words, "--json")
+    results = [json.loads(line) for line in done.out.splitlines()]
+    assert [[o["kind"] for o in r["outputs"]] for r in results[:2]] == [["image"], ["text"]]
+    assert results[0]["outputs"][0]["how"] == "control" and Image.open("out/edit-0.png").size == (16, 8)
+    assert "control" in call(*words).out
+    counted = call(
+        "generate", "--model", bagel_folder, "draw", "--count", 2, "--output", "image", "--steps", 2, "--json"
+    )
+    first, second = (json.loads(line) for line in counted.out.splitlines())
+    assert (first["seed"], second["seed"]) == (0, 1)
+    assert Path("generated/00001-0-0.png").read_bytes() != Path("generated/00001-1-0.png").read_bytes()
+
+
+def test_mistakes_of_the_command(bagel_folder, tmp_path, call):
+    assert "nothing was asked" in call("generate", "--model", bagel_folder, expect=2).err
+    assert "1024x768" in call("generate", "--model", bagel_folder, "a", "--size", "big", expect=2).err
+    assert "model folder not found" in call("generate", "--model", tmp_path / "gone", "a", expect=1).err
+    assert "image not found" in call("generate", "--model", bagel_folder, "--image", "gone.png", "a", expect=1).err
+    assert model_digest(bagel_folder) != model_digest(bagel_folder, dtype="bfloat16")
