@@ -51,6 +51,28 @@ def as_matrix(scores: ArrayLike) -> Matrix:
     return matrix
 
 
+def cluster_columns(scores: ArrayLike, clusters: Sequence[str]) -> Matrix:
+    """(S, Q) scores to (S, C): one column per cluster of questions, e.g. per picture, with the same mean.
+
+    A column holds the mean of all questions plus how far its cluster's sum lies from it, so that the variance between
+    columns is the cluster-robust variance of the mean, however unequal the clusters are. What is computed from the
+    columns then treats clusters, not questions, as what could have been drawn otherwise.
+
+    Source: linearisation of a ratio mean, Woodruff 1971, JASA 66; clusters in evaluation: Miller 2024,
+    arXiv:2411.00640, 2.2.
+
+    >>> cluster_columns([1, 0, 0], ["p", "p", "q"]).round(3).tolist()
+    [[0.556, 0.111]]
+    """
+    matrix = as_matrix(scores)
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    mean = matrix.mean(axis=1, keepdims=True)
+    sums = np.zeros((len(matrix), int(index.max()) + 1))
+    np.add.at(sums.T, index, (matrix - mean).T)
+    columns: Matrix = mean + sums * (sums.shape[1] / matrix.shape[1])
+    return columns
+
+
 # ---------------------------------------------------------------- uncertainty of one condition and of a difference
 
 

@@ -44,10 +44,16 @@ def render_html(report: ReportInput, *, root: Path, thumbnail: Thumbnailer | Non
     shown = [(anchor, title, body) for anchor, title, body in sections if body]
     links = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in shown)
     bodies = "".join(f'<section id="{anchor}"><h2>{title}</h2>{body}</section>' for anchor, title, body in shown)
-    return _frame(report, f'<nav class="contents">{links}</nav>{bodies}')
+    return page_frame(report.title, _verdict(report), f'<nav class="contents">{links}</nav>{bodies}')
 
 
-def _frame(report: ReportInput, content: str) -> str:
+def page_frame(title: str, lead: str, content: str) -> str:
+    """A whole page around its parts.
+
+    Args:
+        title: plain text.
+        lead, content: HTML below the heading.
+    """
     lang = language()
     style = resources.files("bettersynth.report").joinpath("page.css").read_text(encoding="utf-8")
     chinese = translate("Chinese", "zh")
@@ -59,7 +65,7 @@ def _frame(report: ReportInput, content: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="color-scheme" content="light dark">
-<title>{escape(report.title)}</title>
+<title>{escape(title)}</title>
 <style>{style}</style>
 </head>
 <body>
@@ -69,8 +75,8 @@ def _frame(report: ReportInput, content: str) -> str:
 <header>
 <div class="topline"><span class="brand">bettersynth</span>
 <span class="languages"><label for="lang-en">English</label><label for="lang-zh">{chinese}</label></span></div>
-<h1>{escape(report.title)}</h1>
-{_verdict(report)}
+<h1>{escape(title)}</h1>
+{lead}
 </header>
 {content}
 <footer><p>{both("Made by bettersynth. This page loads nothing from a network and runs no script.")}</p></footer>

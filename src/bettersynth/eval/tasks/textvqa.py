@@ -81,6 +81,11 @@ def take_apart(text: str) -> AskedText:
     return AskedText("\n".join(body[:at]), "\n".join(body[at:]), instruction)
 
 
+def bare_question(question: Question) -> str:
+    """The question without OCR words and instruction, for tables and pages."""
+    return take_apart(question.text).question
+
+
 def prompt(question: Question, protocol: str) -> str:
     """What the model is asked, without the image marker and the conversation template."""
     if protocol == "textvqa-ocr":
