@@ -82,3 +82,17 @@ def test_lines(case: dict[str, Any], batch: Any) -> None:
     assert done.schema.names == rows.schema.names
     assert done.column("text").to_pylist() == case["answers"]
     assert (case["answers"] != texts) == (case["rows"] == "pages")
+
+
+@pytest.mark.parametrize("case", cases("_mapper"), ids=case_name)
+def test_mappers(case: dict[str, Any], batch: Any) -> None:
+    made, rows = build(case), tricky.ROWS[case["rows"]]
+    whole = with_records(batch([row["text"] for row in rows], images=[[] for _ in rows]), rows)
+    out = made.apply(whole, OpContext())
+    for place, (row, expected) in enumerate(zip(rows, case["answers"], strict=True)):
+        record = orjson.loads(out.column(RECORD)[place].as_py())
+        record["text"] = out.column("text")[place].as_py()
+        extra = {name for name in out.schema.names if name not in whole.schema.names}
+        record |= {name: out.column(name)[place].as_py() for name in extra}
+        assert {key: value for key, value in record.items() if value != row.get(key)} == expected, row
+    assert sum(map(bool, case["answers"])) > 5

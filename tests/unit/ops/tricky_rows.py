@@ -84,7 +84,132 @@ def _pages() -> list[Row]:
     return pages
 
 
-ROWS: dict[str, list[Row]] = {"fields": FIELDS, "pages": _pages(), "one page": [{"text": "a b\na b"}]}
+_PERSONAL = [
+    *("see /home/me/a b.txt", "/tmp", "x=/etc/passwd", "(/var/log/x)", "a/home/b", "/Users/é/中.txt, /User", "/opt]"),
+    *(
+        "C:\\Users\\me\\x",
+        "c:\\",
+        "aC:\\x",
+        "\\\\server\\share\\f",
+        "'D:\\a b'",
+        "me@x.org",
+        "a.b+c@sub.x-y.co.uk",
+        "é@x.org",
+    ),
+    *(
+        "@x.org",
+        "a@b",
+        "a@b.c1",
+        "a@b.co1",
+        "a@b.c_d",
+        "A9@x.中文",
+        "token: abc",
+        'password="p w"',
+        "Api-Key : 'x1'",
+        "auth:a,b",
+    ),
+    *(
+        "secretary: no",
+        "authorization: Bearer abc.def",
+        "TOKEN:",
+        "session_id: 12-3",
+        "userid=ou_1",
+        'trace-id : "a.b"',
+    ),
+    *(
+        "channel: feishu",
+        "Channel='DingTalk'",
+        "当前的channel：飞书",
+        "当前的 channel: 邮箱x",
+        "channel= emailx",
+        "channel:mail",
+    ),
+    *("ou_" + "0f" * 16, "ou_" + "0f" * 16 + "g", "uid_" + "aB3-" * 5, "u_short", "xu_" + "a" * 20, "OU_" + "A" * 32),
+    *(
+        "13800138000",
+        "138001380001",
+        "23800138000",
+        "+86 13800138000",
+        "+1-5551234567",
+        "+12345 123456",
+        "a13800138000",
+    ),
+    *(
+        "110101199003071234",
+        "11010119900307123X",
+        "11010119901307123x",
+        "eyJhbGci.eyJz.sig-_=",
+        "eyJ.a.b",
+        "eyJa.b.c.d",
+    ),
+    *(
+        "-----BEGIN RSA KEY-----\nabc\n-----END RSA KEY-----",
+        "-----BEGIN x-----",
+        "http://a.b/?token=x",
+        "https://u:p@h/x",
+    ),
+    *(
+        "1.2.3.4",
+        "1.2.3.4.5",
+        "01.002.3.4",
+        "256.1.1.1",
+        "x1.2.3.4y",
+        "1.2.3.45678",
+        "[::1]",
+        "[fe80::1]:8080",
+        "[1.2]x",
+        "[ab]",
+    ),
+    *(
+        "00:1A:2b:3c:4D:5e",
+        "00-1a-2b-3c-4d-5e",
+        "00:1a:2b:3c:4d:5e:6f",
+        "g00:1a:2b:3c:4d:5e",
+        "\u0661\u0662\u0663",
+        "1\u0663800138000",
+    ),
+    *("", " ", "plain words", "a:b=c/d@e", "[PATH_REDACTED]", "token: [REDACTED]", "note: x\n\n/tmp/y", "\u00a0/tmp/z"),
+]
+
+
+def _private() -> list[Row]:
+    """Texts, dialogues and nested values with personal data, and what only looks like it."""
+    draw = random.Random(12)
+    some = lambda: " ".join(draw.choices(_PERSONAL, k=draw.randint(1, 3)))  # noqa: E731
+    rows: list[Row] = [{"text": text} for text in _PERSONAL]
+    rows += [
+        {"text": draw.choice(["", " ", "\n", '"', "(", "，"]).join(draw.choices(_PERSONAL, k=5))} for _ in range(120)
+    ]
+    for _ in range(30):
+        message: Row = {"role": "user", "content": draw.choice([some(), None, [some(), {"text": some(), "n": 1}, 5]])}
+        call = {"function": {"name": "/tmp/f", "arguments": draw.choice([some(), {"path": some(), "q": [some()]}])}}
+        message["tool_calls"] = draw.choice([None, [call, "x", {"arguments": some()}], "/tmp/a"])
+        rows.append(
+            {
+                "text": some(),
+                "query": some(),
+                "response": [some(), some()],
+                "dialog_history": [[some(), some()], [some()], some(), [some(), 1, some()], {"path": some()}],
+                "messages": [message, "no message", {"tool_use": [{"function_call": {"arguments": some()}}]}],
+                "path": some(),
+                "other": some(),
+                "deep": {
+                    "file": some(),
+                    "other": some(),
+                    "list": [some(), [some()], {"file_path": some(), "a": some()}],
+                },
+                "pair": ["/tmp/a", "token: x"],
+            }
+        )
+    return rows
+
+
+ROWS: dict[str, list[Row]] = {
+    "private": _private(),
+    "fields": FIELDS,
+    "pages": _pages(),
+    "one page": [{"text": "a b\na b"}],
+}
 
 _CONDITIONS = (
     *("", "n > 1", "1 <= n < 3", "3 > n >= 1 and name == 'a'", "not name == 'a'", "n", "name in ['b', 'c'] or n == 0"),
@@ -125,6 +250,15 @@ CASES: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"frequency_threshold": 3, "ignore_special_character": True, "min_line_length": 0}, "pages"),
         ({"skip_brackets": False, "skip_markdown_headers": False, "min_line_length": 1}, "pages"),
         ({"skip_latex_env": False, "skip_html_tags": False, "frequency_threshold": 0}, "pages"),
+    ],
+    "pii_redaction_mapper": [
+        ({}, "private"),
+        ({"mask_urls": True, "email_replacement": "", "ip_replacement": "IP", "phone_replacement": "1"}, "private"),
+        ({"mask_paths": False, "mask_ids": False, "mask_secrets": False, "mask_pem": False}, "private"),
+        ({"mask_jwt": False, "mask_ips": False, "mask_macs": False, "mask_platform_open_ids": False}, "private"),
+        ({"redact_keys": ["text", "pair"], "mask_phones": False, "mask_emails": False}, "private"),
+        ({"redact_keys": ["response"], "mask_channel_ids": False, "mask_id_cards": False}, "private"),
+        ({"extra_patterns": [["(n)o", r"\1O"], ["[0-9]+", "#"]], "messages_key": "deep"}, "private"),
     ],
     "general_field_filter": [({"filter_condition": condition}, "fields") for condition in _CONDITIONS],
 }
