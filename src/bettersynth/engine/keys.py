@@ -23,6 +23,10 @@ _HELPER = re.compile(r"^\s*from (bettersynth\.(?:ops|media)\.[\w.]+) import", re
 _FRAME = frozenset(("bettersynth.ops.base", "bettersynth.ops._context", "bettersynth.ops._catalog"))
 
 
+# A folder with one of these is a model: in Hugging Face's form, or parameters of Punkt.
+_TELLING = ("config.json", "abbrev_types.txt")
+
+
 @lru_cache(maxsize=64)
 def model_digest(folder: str) -> str:
     """Digest of a model folder's files (names and contents, model cards aside).
@@ -38,7 +42,7 @@ def model_digest(folder: str) -> str:
     root = Path(folder)
     if root.is_file():  # a model of one file, e.g. a face cascade
         return digest_json([root.stat().st_size, _sample(root)])
-    if not (root / "config.json").is_file():
+    if not any((root / name).is_file() for name in _TELLING):
         raise ConfigError(
             t("no model in this folder"),
             got=folder,

@@ -25,8 +25,11 @@ tricky = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(tricky)
 
 
-def build(case: dict[str, Any]) -> Any:
+def build(case: dict[str, Any], folder: Path | None = None) -> Any:
     params = {k: tuple(v) if isinstance(v, list) else v for k, v in case["params"].items()}
+    if params.get("punkt") == "PUNKT" and folder is not None:
+        tricky.write_punkt(folder)
+        params["punkt"] = str(folder)
     made = operator_class(case["operator"])(**params)
     made.check()
     return made
@@ -85,8 +88,8 @@ def test_lines(case: dict[str, Any], batch: Any) -> None:
 
 
 @pytest.mark.parametrize("case", cases("_mapper"), ids=case_name)
-def test_mappers(case: dict[str, Any], batch: Any) -> None:
-    made, rows = build(case), tricky.ROWS[case["rows"]]
+def test_mappers(case: dict[str, Any], batch: Any, tmp_path: Path) -> None:
+    made, rows = build(case, tmp_path), tricky.ROWS[case["rows"]]
     whole = with_records(batch([row["text"] for row in rows], images=[[] for _ in rows]), rows)
     out = made.apply(whole, OpContext())
     for place, (row, expected) in enumerate(zip(rows, case["answers"], strict=True)):

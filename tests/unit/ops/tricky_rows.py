@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import random
+from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
@@ -204,8 +206,160 @@ def _private() -> list[Row]:
     return rows
 
 
+PUNKT: Row = {
+    "abbreviations": ["dr", "e.g", "u.s", "etc", "p.m", "vs", "jan", "ca"],
+    "together": [["##number##", "jan"], ["s", "bach"], ["st", "louis"]],
+    "starters": ["the", "it", "however", "in", "most"],
+    "cases": dict(
+        zip(
+            ["the", "it", "dog", "paris", "louis", "said", "and", "bach", "a", "i"],
+            [98, 2, 96, 4, 14, 32, 48, 4, 126, 2],
+            strict=True,
+        )
+    ),
+}
+
+
+def built_in_abbreviations() -> list[str]:
+    """What our splitter knows of English, read without importing the package."""
+    path = Path(__file__).parents[3] / "src" / "bettersynth" / "ops" / "_sentences.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    values = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "ABBREVIATIONS"]
+    return str(ast.literal_eval(values[0])["en"]).split()
+
+
+def write_punkt(folder: Path) -> None:
+    """The parameters as files, in the form of NLTK's punkt_tab."""
+    files = {
+        "abbrev_types.txt": PUNKT["abbreviations"],
+        "sent_starters.txt": PUNKT["starters"],
+        "collocations.tab": ["\t".join(pair) for pair in PUNKT["together"]],
+        "ortho_context.tab": [f"{word}\t{bits}" for word, bits in PUNKT["cases"].items()],
+    }
+    for name, lines in files.items():
+        (folder / name).write_text("\n".join(lines), encoding="utf-8")
+
+
+_SENTENCES = [
+    *(
+        "The",
+        "It",
+        "it",
+        "dog",
+        "Dog",
+        "Paris",
+        "said",
+        "and",
+        "And",
+        "a",
+        "A",
+        "I",
+        "However",
+        "Louis",
+        "Bach",
+        "most",
+    ),
+    *(
+        "Dr.",
+        "dr.",
+        "e.g.",
+        "U.S.",
+        "etc.",
+        "p.m.",
+        "vs.",
+        "Jan.",
+        "ca.",
+        "St.",
+        "J.",
+        "S.",
+        "x.",
+        "B.",
+        "no.",
+        "co-ed.",
+    ),
+    *(
+        "3.",
+        "3.5",
+        "-2.",
+        "1,000.",
+        "$5.",
+        "end.",
+        "end!",
+        "what?",
+        "yes!!",
+        "no?!",
+        "wait...",
+        "..",
+        "...",
+        ". . .",
+        "…",
+    ),
+    *('"Hi."', "(Sent.)", "'ok.'", "“Yes.”", "«Non.»", "end.)", 'end."', "end.'--", "a.b", "x.com.", "end.[1]", "[a.]"),
+    *(
+        "--",
+        "-",
+        ";",
+        ":",
+        ",",
+        "!",
+        ".",
+        "?",
+        "&",
+        "#tag",
+        "中文。",
+        "句子.",
+        "Été.",
+        "ß.",
+        "été",
+        "١.",
+        "\u00a0",
+        "\n",
+    ),
+    *(
+        "\t",
+        "\u2028",
+        "mother-in-law.",
+        "non-dr.",
+        "word,",
+        "(a",
+        "b)",
+        "*",
+        "@me.",
+        "e.g.,",
+        "i.e.;",
+        "Mr.Smith",
+        "U.S.A.",
+    ),
+    *("<__dj__image>", "<|__dj__eoc|>", "\n\n"),
+]
+
+
+def _prose() -> list[Row]:
+    """Hand-made corners and drawn word sequences."""
+    draw = random.Random(13)
+    texts = [
+        "",
+        " ",
+        "\n",
+        ".",
+        "!",
+        "...",
+        "One. Two.",
+        " lead. Trail. ",
+        "a.\n\nb. C",
+        "Very bad!!! I promise.",
+        "x" * 500,
+    ]
+    texts += ["(Sent1.) Sent2.", 'He said "no." Then left.', "He came at 5 p.m. The dog slept.", "J. S. Bach. The end."]
+    for number in range(400):
+        pieces = draw.choices(_SENTENCES, k=draw.randint(1, 14))
+        texts.append(draw.choice([" ", " ", " ", "", "  ", "\n"]).join(pieces) if number % 5 else "".join(pieces[:6]))
+    return [{"text": text} for text in texts]
+
+
 ROWS: dict[str, list[Row]] = {
     "private": _private(),
+    "prose": _prose(),
     "fields": FIELDS,
     "pages": _pages(),
     "one page": [{"text": "a b\na b"}],
@@ -260,5 +414,6 @@ CASES: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"redact_keys": ["response"], "mask_channel_ids": False, "mask_id_cards": False}, "private"),
         ({"extra_patterns": [["(n)o", r"\1O"], ["[0-9]+", "#"]], "messages_key": "deep"}, "private"),
     ],
+    "sentence_split_mapper": [({"lang": "en"}, "prose"), ({"lang": "en", "punkt": "PUNKT"}, "prose")],
     "general_field_filter": [({"filter_condition": condition}, "fields") for condition in _CONDITIONS],
 }
