@@ -1,6 +1,6 @@
 """Writes the reference pages of docs/ from the code: every command, and every key of the documents a user writes.
 
-    python tools/reference_pages.py            write docs/{commands,recipe-keys,training-keys,experiment-keys}.md
+    python tools/reference_pages.py            write the pages of docs/ that PAGES names
     python tools/reference_pages.py --check    write nothing; exit 1 and name the pages that are not current
 
 A key's meaning is its ``description``, or the docstring below it in the source.
@@ -156,6 +156,32 @@ def training_page() -> str:
     return _page(lines)
 
 
+def techniques_page() -> str:
+    """Every training technique with its settings."""
+    from bettersynth.train.technique import TECHNIQUES
+
+    lines = [
+        *_head("Training techniques"),
+        "What a preset may add to the challenge's recipe. All are off by default and refused by locked tracks. Copy a",
+        "preset file, set `track: open` and `locked: false`, and name them in the stage that shall use them:",
+        "",
+        "```text",
+        "finetune:",
+        "  techniques:",
+        "    curriculum: {by: loss}",
+        "    ema: {decay: 0.99}",
+        "```",
+        "",
+        "Several can be combined; the first is the outermost around the loss. A stopped run continues to the same bits",
+        "with each of them. What they changed is in the manifest of the checkpoint under `facts.techniques`.",
+        "",
+    ]
+    for name in TECHNIQUES.names():
+        module = TECHNIQUES.module(name)
+        lines += [f"## {name}", "", *str(inspect.getdoc(module)).splitlines(), "", *_keys(module.Settings), ""]
+    return _page(lines)
+
+
 def experiment_page() -> str:
     """Every key of an experiment file and of a submission file."""
     from bettersynth.config.eval import DecodingConfig
@@ -268,6 +294,7 @@ PAGES = {
     "commands.md": commands_page,
     "recipe-keys.md": recipe_page,
     "training-keys.md": training_page,
+    "techniques.md": techniques_page,
     "experiment-keys.md": experiment_page,
 }
 

@@ -25,7 +25,7 @@ MACHINE_KEYS = frozenset(
 )
 """How the work is carried out and logged. They may change between a run and its continuation."""
 
-SWITCHES = frozenset({"lora"})
+SWITCHES = frozenset({"lora", "techniques"})
 """Features that are off by default. One that is off is left out of a run's identity, so that a run stays the same run
 when a feature is added to this package; a locked track refuses to switch one on."""
 
@@ -123,6 +123,9 @@ class StageConfig(BaseModel):
 
     lora: Annotated[Lora | None, BeforeValidator(_lora)] = None
     """Stage 2: train low-rank additions to the language model instead of the whole (true, or a mapping, or off)."""
+
+    techniques: dict[str, dict[str, Any]] = {}
+    """Training techniques by name, each with its settings; see docs/techniques.md. None on a locked track."""
 
     # --- amount
     per_device_batch_size: int = Field(ge=1)

@@ -85,11 +85,30 @@ class BaseFolders:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetDetail:
+    """The targets of a batch one by one (T of them).
+
+    Attributes:
+        losses: (T,) float32.
+        owner: (T,) the sample in the batch that each belongs to.
+        hidden: (T, D) the states that the logits are made from.
+    """
+
+    losses: torch.Tensor
+    owner: torch.Tensor
+    hidden: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class LossOutput:
-    """Sum of the token losses and how many tokens it covers, so that the trainer chooses the normalisation."""
+    """Sum of the token losses and how many tokens it covers, so that the trainer chooses the normalisation.
+
+    ``detail`` is there when it was asked for (a family's optional method ``detailed_loss``).
+    """
 
     loss_sum: torch.Tensor
     num_targets: torch.Tensor
+    detail: TargetDetail | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from bettersynth.train.loader import Loader, MicroBatch
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model, prepare_processor
 from bettersynth.train.sampler import OrderSpec, micro_batches, sample_order
 from bettersynth.train.session import reproducible, stop_on_signals
+from bettersynth.train.technique import TechniqueRun, Techniques
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class TrainResult:
         bad: samples whose picture turned out to be damaged, by example index.
         mean_loss: over all steps.
         earlier_s: wall and processor seconds of training in processes before this one.
+        techniques: what each technique says about the run.
     """
 
     counters: Counters
@@ -49,6 +51,7 @@ class TrainResult:
     weights_digest: str
     mean_loss: float
     earlier_s: tuple[float, float]
+    techniques: dict[str, Any]
 
 
 def order_spec(config: StageConfig, data: TrainingSet) -> OrderSpec:
@@ -108,6 +111,12 @@ class Trainer:
             ahead=config.prefetch_batches,
             features=self.features,
         )
+        self.techniques = Techniques(
+            TechniqueRun(
+                *(config, family, model, self.parameters, data, self.spec, devices),
+                *(self._batches, out, self.callbacks.on_note),
+            )
+        )
         self._stop = threading.Event()
         self._saved_step = 0
 
@@ -135,19 +144,34 @@ class Trainer:
             settings=self.config.result_settings(),
         )
         self.model.train()
-        micro = self.loader(self._plan(first))
         with reproducible(self.config, self.devices.device), stop_on_signals(self._stop):
             try:
                 self.callbacks.on_start(info)
-                self._steps(first, micro)
+                self.order = self.techniques.order(self.order)
+                self._windows(first)
+                self.techniques.finish()
                 result = self._result()
                 self.callbacks.on_end(self._summary(result))
                 return result
             finally:
-                micro.close()
                 self.callbacks.close()
 
-    def _steps(self, first: int, micro: Iterator[MicroBatch]) -> None:
+    def _windows(self, first: int) -> None:
+        """All steps; where a technique chooses samples while training, no picture is opened before it has chosen."""
+        window = self.techniques.window or self.spec.steps
+        while first < self.spec.steps:
+            border = first - first % window
+            if self.techniques.window:
+                self.order = self.techniques.reorder(self.order, border)
+            last = min(border + window, self.spec.steps)
+            micro = self.loader(self._plan(first, last))
+            try:
+                self._steps(first, last, micro)
+            finally:
+                micro.close()
+            first = last
+
+    def _steps(self, first: int, last: int, micro: Iterator[MicroBatch]) -> None:
         ahead = next(micro, None)
 
         def of_step(step: int) -> Iterator[MicroBatch]:
@@ -156,8 +180,9 @@ class Trainer:
                 yield ahead
                 ahead = next(micro, None)
 
-        for step in range(first, self.spec.steps):
+        for step in range(first, last):
             loss, grad_norm, stop = self._step(step, of_step(step))
+            self.techniques.after_step(step + 1)
             self.callbacks.on_step(StepView(step + 1, self.spec.steps, loss, self.model))
             is_last = step + 1 == self.spec.steps
             self._log(step, loss, grad_norm, is_last)
@@ -174,9 +199,9 @@ class Trainer:
                     hint=t("run the same command again; it continues there"),
                 )
 
-    def _plan(self, first: int) -> Iterator[tuple[int, int, list[int]]]:
+    def _plan(self, first: int, last: int) -> Iterator[tuple[int, int, list[int]]]:
         """This process's forward passes: every world-th one of each step."""
-        for step in range(first, self.spec.steps):
+        for step in range(first, last):
             for number, indices in enumerate(micro_batches(self.order, self.spec, step)):
                 if number % self.devices.world == self.devices.rank:
                     yield step, number, indices
@@ -226,11 +251,8 @@ class Trainer:
 
     def _forward(self, item: MicroBatch, batch: Batch, expected: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss to go backward from, and (loss for the record, targets, passes with targets)."""
-        on_device = {name: tensor.to(self.devices.device, non_blocking=True) for name, tensor in batch.items()}
         with self._autocast():
-            if self.features is not None and item.pictures is not None:
-                on_device |= self.features.features(item.pictures, self.devices.device)
-            output = self.family.loss(self.model, on_device)
+            output = self.techniques.loss(self.model, self._on_device(item, batch), item.indices)
         targets = output.num_targets.to(torch.float64)
         passes = (targets > 0).to(torch.float64)
         if self.config.loss_normalization == "tokens":
@@ -238,6 +260,19 @@ class Trainer:
             return output.loss_sum / expected, torch.stack([output.loss_sum.detach().double(), targets, passes])
         mean = output.loss_sum / output.num_targets.clamp(min=1)
         return mean, torch.stack([mean.detach().double(), targets, passes])
+
+    def _on_device(self, item: MicroBatch, batch: Batch) -> Batch:
+        on_device = {name: tensor.to(self.devices.device, non_blocking=True) for name, tensor in batch.items()}
+        if self.features is not None and item.pictures is not None:
+            on_device |= self.features.features(item.pictures, self.devices.device)
+        return on_device
+
+    def _batches(self, chunks: Iterable[Sequence[int]]) -> Iterator[tuple[tuple[int, ...], Batch]]:
+        """Batches of given samples outside the training order; samples with a damaged picture are left out of them."""
+        for item in self.loader((0, number, indices) for number, indices in enumerate(chunks)):
+            if item.batch is not None:
+                with self._autocast():
+                    yield item.indices, self._on_device(item, item.batch)
 
     def _expected_targets(self, step: int) -> float:
         targets = self.data.examples.num_targets
@@ -355,6 +390,7 @@ class Trainer:
                     hint=t("put back the missing pictures, or delete the folder to begin again"),
                 )
             self.counters = checkpoint.unpack_state(state, self.parameters, self.optimizer, self.scaler)
+            self.techniques.load_state(state["techniques"])
         self._saved_step = self.counters.step
         steps = self.devices.gather(self.counters.step)
         if len(set(steps)) > 1:
@@ -364,6 +400,7 @@ class Trainer:
         if self.devices.is_main and self._saved_step != self.counters.step:
             state = checkpoint.pack_state(self.parameters, self.optimizer, self.scaler, self.counters)
             state["samples"] = self.data.digest
+            state["techniques"] = self.techniques.state()
             folder = checkpoint.save_state(self.out, self.counters.step, state, self.config.save_total_limit)
             self.callbacks.on_save(self.counters.step, folder)
         self._saved_step = self.counters.step
@@ -373,7 +410,8 @@ class Trainer:
         bad = {index: RejectedRow(**row) for index, row in self.counters.bad.items()}
         digest = checkpoint.weights_digest(self.parameters)
         mean_loss = self.counters.loss_total / max(1, self.spec.steps)
-        return TrainResult(self.counters, self.spec.steps, bad, digest, mean_loss, self._earlier_s)
+        said = self.techniques.facts()
+        return TrainResult(self.counters, self.spec.steps, bad, digest, mean_loss, self._earlier_s, said)
 
     def _summary(self, result: TrainResult) -> dict[str, Any]:
         counters = result.counters

@@ -1,4 +1,4 @@
-"""Explain an operator, task, metric, preset, strategy or command; or list all of a kind.
+"""Explain an operator, task, metric, training technique, preset, strategy or command; or list all of a kind.
 
 The pages are made from the code itself, so they cannot differ from it.
 """
@@ -23,6 +23,7 @@ _MODULES = {
     "operator": Registry("operator", "bettersynth.ops", "bettersynth.operators"),
     "task": Registry("task", "bettersynth.eval.tasks", "bettersynth.tasks"),
     "metric": Registry("metric", "bettersynth.eval.metrics", "bettersynth.metrics"),
+    "technique": Registry("technique", "bettersynth.train.techniques", "bettersynth.techniques"),
     "command": COMMANDS,
 }
 _FILES = {
@@ -36,7 +37,7 @@ _PLURALS = {"strategies": "strategy"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``explain``."""
     parser.add_argument(
-        "name", nargs="?", help=t("a name, or a kind: operators, tasks, metrics, presets, strategies, …")
+        "name", nargs="?", help=t("a name, or a kind: operators, tasks, metrics, techniques, presets, strategies, …")
     )
     parser.add_argument("--json", action="store_true", help=t("print JSON"))
 
@@ -88,6 +89,12 @@ def _operator(name: str) -> dict[str, Any]:
     return {"name": name, "kind": "operator", "doc": inspect.getdoc(cls), **facts, "parameters": fields}
 
 
+def _technique(name: str) -> dict[str, Any]:
+    module = _MODULES["technique"].module(name)
+    fields = {key: field.get_default() for key, field in module.Settings.model_fields.items()}
+    return {"name": name, "kind": "technique", "doc": inspect.getdoc(module), "parameters": fields}
+
+
 def _is_data_juicers(name: str) -> bool:
     """Whether an operator is one of Data-Juicer's that the adapter runs."""
     from bettersynth.ops._catalog import OPERATORS
@@ -107,8 +114,8 @@ def _module(kind: str) -> Callable[[str], dict[str, Any]]:
 def _describe(kind: str, name: str) -> dict[str, Any]:
     if kind == "command":
         return {"name": name, "kind": kind, "doc": build_parser(name).format_help()}
-    if kind == "operator":
-        return _operator(name)
+    if kind in ("operator", "technique"):
+        return _operator(name) if kind == "operator" else _technique(name)
     if kind in _MODULES:
         return _module(kind)(name)
     return {"name": name, "kind": kind, "doc": _yaml_files(kind)[name].read_text(encoding="utf-8")}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from bettersynth.core.lang import t
 from bettersynth.models.family import BaseFolders, Batch, LoraSites, LossOutput, Processor
 from bettersynth.models.mgm import convert, load
 from bettersynth.models.mgm.config import CONFIG_FILE, MgmConfig
-from bettersynth.models.mgm.model import CONNECTOR, TOWERS, MgmModel
+from bettersynth.models.mgm.model import CONNECTOR, TOWERS, EmbeddingHook, MgmModel
 from bettersynth.models.mgm.processor import MgmProcessor, build_processor
 from bettersynth.models.weights import read_json
 
@@ -73,6 +75,31 @@ class MgmFamily:
         """Summed loss at the targets. Calls the module, so that wrappers around it work."""
         output: LossOutput = model(batch)
         return output
+
+    def detailed_loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        """:meth:`loss` with its parts, target by target."""
+        output: LossOutput = model(batch, is_detailed=True)
+        return output
+
+    def head(self, model: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        """(T, D) states -> (T, vocabulary) float32 logits."""
+        return _mgm(model).logits(hidden)
+
+    @contextmanager
+    def with_embeddings(self, model: nn.Module, hook: EmbeddingHook) -> Iterator[None]:
+        """Let ``hook`` change the embeddings of every batch inside; hooks nest, the innermost comes first."""
+        mgm = _mgm(model)
+        outer = mgm.embedding_hook
+        mgm.embedding_hook = hook if outer is None else lambda embeds, is_text: outer(hook(embeds, is_text), is_text)
+        try:
+            yield
+        finally:
+            mgm.embedding_hook = outer
+
+    def swap_images(self, batch: Batch, source: torch.Tensor) -> Batch:
+        """The batch with picture number ``source[i]`` in place of picture ``i``."""
+        names = [name for name in batch if name.startswith("tower_")] or ["images"]
+        return {**batch, **{name: batch[name].index_select(0, source) for name in names}}
 
     def trainable(self, model: nn.Module, stage: int) -> list[tuple[str, nn.Parameter]]:
         """Stage 1: projector and miner. Stage 2: these and the language model. Towers stay frozen.

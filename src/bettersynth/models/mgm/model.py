@@ -7,7 +7,7 @@ C low-resolution width, H W pixels or map positions, F high-resolution channels,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import CLIPVisionModel, GemmaModel
 
 from bettersynth.media.resize import CLIP_MEAN, CLIP_STD
-from bettersynth.models.family import Batch, LossOutput
+from bettersynth.models.family import Batch, LossOutput, TargetDetail
 from bettersynth.models.mgm.config import MgmConfig
 from bettersynth.models.mgm.mining import cut_regions, cut_tiles, join_stages, mine, mine_reference, shrink
 from bettersynth.models.mgm.packing import NAME as PACKED_ATTENTION
@@ -27,6 +27,8 @@ MINER_HEADS = ("vlm_uni_query_projector", "vlm_uni_aux_projector", "vlm_uni_val_
 CONNECTOR = ("mm_projector", *MINER_HEADS)
 """Children of ``model`` that stage 1 trains."""
 TOWERS = ("vision_tower", "vision_tower_aux")
+EmbeddingHook = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Takes unscaled embeddings (B, L, D) and which positions are text (B, L), and gives embeddings back."""
 LOSS_CHUNK_TARGETS = 2048
 """Targets whose logits exist at once: 2048 x 256000 float32 values are 2 GB."""
 
@@ -120,6 +122,7 @@ class MgmModel(nn.Module):
         self.model.vision_tower = ClipTower(config)
         self.model.vision_tower_aux = ConvNeXtTrunk(config.depths, config.dims)
         self.use_reference_mining = False
+        self.embedding_hook: EmbeddingHook | None = None
         self.tokenizer_folder: str | None = None
 
     def train(self, mode: bool = True) -> MgmModel:
@@ -291,12 +294,20 @@ class MgmModel(nn.Module):
         """(..., D) -> (..., vocabulary), float32."""
         return F.linear(hidden, self.embedding).float()
 
-    def loss(self, batch: Batch, image_tokens: torch.Tensor | None = None) -> LossOutput:
-        """Summed cross-entropy over the targets of a right-padded or packed batch; logits exist at targets only."""
+    def target_states(self, batch: Batch, image_tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """(T, D) of a right-padded or packed batch: what the targets are predicted from."""
         embeds = self.embed(batch, image_tokens)
+        if self.embedding_hook is not None:
+            is_text = batch["attention_mask"].clone()
+            is_text.view(-1)[batch["image_positions"]] = False
+            embeds = self.embedding_hook(embeds, is_text)
         is_packed = "segment_lengths" in batch
         hidden = self.packed_hidden_states(embeds, batch) if is_packed else self.hidden_states(embeds)
-        hidden_TD = hidden.flatten(0, 1).index_select(0, batch["target_positions"])
+        return hidden.flatten(0, 1).index_select(0, batch["target_positions"])
+
+    def loss(self, batch: Batch, image_tokens: torch.Tensor | None = None) -> LossOutput:
+        """Summed cross-entropy over the targets of a right-padded or packed batch; logits exist at targets only."""
+        hidden_TD = self.target_states(batch, image_tokens)
         targets = batch["target_ids"]
         chunks = list(zip(hidden_TD.split(LOSS_CHUNK_TARGETS), targets.split(LOSS_CHUNK_TARGETS), strict=True))
         total = hidden_TD.float().sum() * 0.0 if not len(targets) else hidden_TD.new_zeros((), dtype=torch.float32)
@@ -307,9 +318,26 @@ class MgmModel(nn.Module):
                 total = total + self._chunk_loss(hidden_chunk, target_chunk)
         return LossOutput(total, torch.tensor(targets.numel(), device=targets.device))
 
+    def detailed_loss(self, batch: Batch) -> LossOutput:
+        """The loss with each target's own part in it."""
+        hidden_TD, targets_T = self.target_states(batch), batch["target_ids"]
+        pairs = zip(hidden_TD.split(LOSS_CHUNK_TARGETS), targets_T.split(LOSS_CHUNK_TARGETS), strict=True)
+        parts = [checkpoint(self._chunk_losses, *pair, use_reentrant=False) for pair in pairs]
+        losses_T = torch.cat(parts) if parts else hidden_TD.float().sum(-1)
+        if "segment_lengths" in batch:
+            ends = batch["segment_lengths"].cumsum(0)
+            owner_T = torch.searchsorted(ends, batch["target_positions"], right=True)
+        else:
+            owner_T = batch["target_positions"] // batch["input_ids"].shape[1]
+        num_targets = torch.tensor(targets_T.numel(), device=targets_T.device)
+        return LossOutput(losses_T.sum(), num_targets, TargetDetail(losses_T, owner_T, hidden_TD))
+
+    def _chunk_losses(self, hidden_TD: torch.Tensor, targets_T: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(self.logits(hidden_TD), targets_T, reduction="none")
+
     def _chunk_loss(self, hidden_TD: torch.Tensor, targets_T: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(self.logits(hidden_TD), targets_T, reduction="sum")
 
-    def forward(self, batch: Batch) -> LossOutput:
+    def forward(self, batch: Batch, is_detailed: bool = False) -> LossOutput:
         """The loss, so that wrappers that intercept ``forward`` (data parallel) work."""
-        return self.loss(batch)
+        return self.detailed_loss(batch) if is_detailed else self.loss(batch)
