@@ -119,7 +119,8 @@ def recipe_page() -> str:
 def training_page() -> str:
     """Every key of a training stage, and what each preset sets."""
     from bettersynth.config.train import Bases, Lora, StageConfig
-    from bettersynth.train.preset import load_preset, preset_names
+    from bettersynth.config.unified import UnifiedSettings
+    from bettersynth.train.preset import joint_preset_names, load_preset, preset_names
 
     lines = [
         *_head("Training keys"),
@@ -137,6 +138,10 @@ def training_page() -> str:
         "",
         *_keys(Lora),
         "",
+        "Under `unified` (families that learn texts and pictures jointly, in one stage; their presets have `joint:`):",
+        "",
+        *_keys(UnifiedSettings),
+        "",
         "## Presets",
         "",
     ]
@@ -153,6 +158,11 @@ def training_page() -> str:
         first, second = preset.pretrain, preset.finetune
         rows = [(f"`{key}`", _value(first.get(key)), _value(second.get(key))) for key in {**first, **second}]
         lines += [*_table(("key", "stage 1", "stage 2"), rows), ""]
+    for name in joint_preset_names():
+        joint = load_preset(name).joint
+        flat = {**joint, **{f"unified.{key}": value for key, value in joint.get("unified", {}).items()}}
+        rows = [(f"`{key}`", _value(value)) for key, value in flat.items() if key != "unified"]
+        lines += [f"### {name}", "", *_table(("key", "joint"), rows), ""]
     return _page(lines)
 
 
@@ -180,6 +190,20 @@ def techniques_page() -> str:
         module = TECHNIQUES.module(name)
         lines += [f"## {name}", "", *str(inspect.getdoc(module)).splitlines(), "", *_keys(module.Settings), ""]
     return _page(lines)
+
+
+def unified_sample() -> str:
+    """One record of every kind that joint training reads."""
+    from bettersynth.formats.unified_schema import sample_data_format
+
+    return sample_data_format()
+
+
+def unified_schema() -> str:
+    """JSON Schema of these records."""
+    from bettersynth.formats.unified_schema import schema_text
+
+    return schema_text()
 
 
 def experiment_page() -> str:
@@ -294,6 +318,8 @@ PAGES = {
     "commands.md": commands_page,
     "recipe-keys.md": recipe_page,
     "training-keys.md": training_page,
+    "sample_data_format.json": unified_sample,
+    "unified_record.schema.json": unified_schema,
     "techniques.md": techniques_page,
     "experiment-keys.md": experiment_page,
 }

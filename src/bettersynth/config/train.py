@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bettersynth.config.load import Document, check, raise_all
+from bettersynth.config.unified import UnifiedSettings
 from bettersynth.core.budget import check_global_batch
 from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.lang import t
@@ -25,7 +26,7 @@ MACHINE_KEYS = frozenset(
 )
 """How the work is carried out and logged. They may change between a run and its continuation."""
 
-SWITCHES = frozenset({"lora", "techniques"})
+SWITCHES = frozenset({"lora", "techniques", "unified"})
 """Features that are off by default. One that is off is left out of a run's identity, so that a run stays the same run
 when a feature is added to this package; a locked track refuses to switch one on."""
 
@@ -126,6 +127,9 @@ class StageConfig(BaseModel):
 
     techniques: dict[str, dict[str, Any]] = {}
     """Training techniques by name, each with its settings; see docs/techniques.md. None on a locked track."""
+
+    unified: UnifiedSettings | None = None
+    """Families that learn texts and pictures jointly: loss weights, dropout, sizes, frozen parts, average."""
 
     # --- amount
     per_device_batch_size: int = Field(ge=1)
@@ -237,7 +241,8 @@ class StageConfig(BaseModel):
         if self.loss_normalization == "tokens":
             hidden |= {"per_device_batch_size"}
         hidden |= {key for key in SWITCHES if getattr(self, key) == type(self).model_fields[key].default}
-        return {key: value for key, value in self.model_dump(mode="json").items() if key not in hidden}
+        settings = {key: value for key, value in self.model_dump(mode="json").items() if key not in hidden}
+        return settings if self.unified is None else {**settings, "unified": self.unified.result_settings()}
 
     def result_digest(self) -> str:
         """Digest of :meth:`result_settings`."""

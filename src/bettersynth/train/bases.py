@@ -78,7 +78,7 @@ def start_digests(config: StageConfig, *, data: bool = True) -> dict[str, str]:
     Raises:
         DataError: one of them is missing.
     """
-    digests = {"data": _file_digest(config.data)} if data else {}
+    digests = {"data": _data_digest(config)} if data else {}
     if config.init_from is not None:
         digests["init_from"] = path_digest(config.init_from)
     else:
@@ -87,6 +87,16 @@ def start_digests(config: StageConfig, *, data: bool = True) -> dict[str, str]:
     if config.adapter is not None:
         digests["adapter"] = path_digest(config.adapter)
     return digests
+
+
+def _data_digest(config: StageConfig) -> str:
+    """Digest of the data file; of a mixture, of its text and of all the files in it."""
+    own = _file_digest(config.data)
+    if config.unified is None or config.data.suffix not in (".yaml", ".yml"):
+        return own
+    from bettersynth.train.unified_data import read_sources
+
+    return digest_json([own, *(digest_file(source.data) for source in read_sources(config.data, config.images))])
 
 
 def _file_digest(path: Path) -> str:

@@ -31,6 +31,7 @@ class LogRecord:
         step: optimiser steps done. epoch: samples seen / samples in the data.
         loss: by the configured normalisation. lr: rate of this step. grad_norm: before clipping.
         samples_seen, tokens: totals. samples_per_s: since this process started. wall_s: seconds of training in all.
+        parts: means of the parts of a joint loss, by name; they become keys of the line.
     """
 
     step: int
@@ -42,6 +43,12 @@ class LogRecord:
     tokens: int
     samples_per_s: float
     wall_s: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+    def line(self) -> dict[str, Any]:
+        """The record as one flat object."""
+        values = asdict(self)
+        return {**{key: value for key, value in values.items() if key != "parts"}, **values["parts"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +66,16 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class StepView:
-    """A finished step as a probe sees it. ``model`` must be left as it was found."""
+    """A finished step as a probe sees it. ``model`` must be left as it was found.
+
+    ``average``: the moving average of the weights (:class:`bettersynth.train.ema.Average`), if one is kept.
+    """
 
     step: int
     total_steps: int
     loss: float
     model: nn.Module
+    average: Any = None
 
 
 class Callback:
@@ -106,7 +117,7 @@ class JsonlLog(Callback):
 
     def on_log(self, record: LogRecord) -> None:
         if self._stream is not None:
-            self._stream.write(json.dumps(asdict(record)) + "\n")
+            self._stream.write(json.dumps(record.line()) + "\n")
             self._stream.flush()
 
     def close(self) -> None:
@@ -147,7 +158,7 @@ class KitLog(Callback):
                 self._write(_kit_line(line))
 
     def on_log(self, record: LogRecord) -> None:
-        self._write(_kit_line(asdict(record)))
+        self._write(_kit_line(record.line()))
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
         runtime, samples, steps = summary["wall_s"], summary["samples_seen"], summary["steps"]
@@ -244,6 +255,8 @@ class TensorBoardLog(Callback):
     def on_log(self, record: LogRecord) -> None:
         for name in ("loss", "lr", "grad_norm", "samples_per_s"):
             self._writer.add_scalar(f"train/{name}", getattr(record, name), record.step)
+        for name, value in record.parts.items():
+            self._writer.add_scalar(f"train/{name}", value, record.step)
 
     def close(self) -> None:
         if self._writer is not None:
@@ -266,6 +279,7 @@ class WandbLog(Callback):
 
     def on_log(self, record: LogRecord) -> None:
         values = {f"train/{name}": getattr(record, name) for name in ("loss", "lr", "grad_norm", "samples_per_s")}
+        values |= {f"train/{name}": value for name, value in record.parts.items()}
         self._run.log(values, step=record.step)
 
     def close(self) -> None:

@@ -37,6 +37,7 @@ class Counters:
         bad: index to bad-picture row found while training.
         wall_s: seconds of training; cpu_s: processor seconds of it.
         window: loss sum and steps since the last log line. last_loss, loss_total: loss of the last step, sum of all.
+        parts: of a joint loss, sum and denominator of each part since the last log line.
     """
 
     step: int = 0
@@ -50,6 +51,7 @@ class Counters:
     last_loss: float = 0.0
     loss_total: float = 0.0
     bad: dict[int, dict[str, Any]] = field(default_factory=dict)
+    parts: dict[str, list[float]] = field(default_factory=dict)
 
 
 def rng_state() -> dict[str, Any]:

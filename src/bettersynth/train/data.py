@@ -40,6 +40,10 @@ def prepare(config: StageConfig, processor: Processor) -> TrainingSet:
     Raises:
         DataError: unreadable data, no usable row, or more bad rows than the config allows.
     """
+    if config.unified is not None:
+        from bettersynth.train.unified_data import prepare_unified
+
+        return prepare_unified(config, processor)  # type: ignore[arg-type]
     items = read_rows(config.data)
     limit = min((n for n in (config.max_samples, config.samples_seen) if n is not None), default=None)
     chosen = choose_rows(len(items), limit, config.sample_seed)

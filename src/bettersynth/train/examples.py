@@ -12,6 +12,7 @@ from bettersynth.core.errors import DataError
 from bettersynth.core.fingerprint import digest_bytes
 from bettersynth.core.lang import t
 from bettersynth.models.family import Example
+from bettersynth.train.sampler import OrderSpec, sample_order
 
 RejectStage = Literal["record", "encode", "image", "load"]
 
@@ -114,6 +115,15 @@ class TrainingSet:
     def digest(self) -> str:
         """Which rows are usable and how long they are: what the order of samples is computed from."""
         return digest_bytes(self.examples.rows.tobytes() + self.examples.num_tokens.tobytes())
+
+    def order(self, spec: OrderSpec) -> list[int]:
+        """Indices in training order."""
+        return sample_order(spec, self.examples.num_tokens, self.examples.has_image)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the result's manifest says beyond the counts of rows."""
+        return {}
 
     @property
     def reasons(self) -> dict[str, int]:

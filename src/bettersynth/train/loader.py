@@ -129,13 +129,23 @@ class Loader:
                 continue
             examples.append(example)
             good.append(index)
-        batch = self._processor.collate(examples, pixels) if examples else None
+        batch = self._collate(step, good, examples, pixels) if examples else None
         tokens = sum(example.num_tokens for example in examples)
         joined = _join(pictures)
         if joined is not None and len(joined.keys) == 1 and batch is not None:
             # All but one of the pictures were bad: as above.
             joined, batch = None, self._processor.collate(examples, [self._cache.get(one) for one in examples])
         return MicroBatch(step, number, batch, tuple(good), tokens, tuple(bad), joined)
+
+    def _collate(
+        self, step: int, indices: Sequence[int], examples: Sequence[Example], pixels: Sequence[Sequence[Pixels]]
+    ) -> Batch:
+        """A family whose batches hold random numbers draws them by step and sample, not by what shares a batch."""
+        collate_step = getattr(self._processor, "collate_step", None)
+        if collate_step is None:
+            return self._processor.collate(examples, pixels)
+        batch: Batch = collate_step(step, indices, examples, pixels)
+        return batch
 
     def __call__(self, plan: Iterator[PlanItem]) -> Generator[MicroBatch, None, None]:
         """Micro-batches of a plan, in its order."""

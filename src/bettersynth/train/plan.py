@@ -20,7 +20,7 @@ from bettersynth.train.distributed import Devices
 from bettersynth.train.examples import TrainingSet
 from bettersynth.train.prepare import COMPUTE_DTYPES
 from bettersynth.train.sampler import OrderSpec
-from bettersynth.train.stages import StageJob, finished_stage
+from bettersynth.train.stages import StageJob, build_processor, finished_stage
 from bettersynth.train.trainer import order_spec
 
 Status = Literal["to do", "continues", "done"]
@@ -75,9 +75,7 @@ def plan_stage(config: StageConfig, *, out: Path | None = None, num_devices: int
         config, out = config.model_copy(update={"adapter": None}), None
     family = load_family(config.family)
     model = load_start(config, family, dtype=torch.bfloat16)
-    processor = family.processor(
-        model, image_aspect_ratio=config.image_aspect_ratio, max_length=config.max_length, image_root=config.images
-    )
+    processor = build_processor(config, family, model)
     data = prepare(config, processor)
     spec = order_spec(config, data)
     names = {name for name, _ in family.trainable(model, config.stage)}

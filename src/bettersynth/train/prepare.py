@@ -23,6 +23,8 @@ def prepare_model(
     Raises:
         ConfigError: the family trains nothing in this stage, or cannot do what the config asks for.
     """
+    if config.unified is not None and config.unified.freeze:
+        family.freeze(model, config.unified.freeze)  # type: ignore[attr-defined]
     chosen = family.trainable(model, config.stage)
     if not chosen:
         raise ConfigError(t("nothing is trainable in stage {stage}", stage=config.stage), where=family.name)

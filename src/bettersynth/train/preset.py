@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
 
 PRESETS = Path(__file__).parent / "presets"
-_KEYS = ("track", "locked", "editable", "pretrain", "finetune")
+_KEYS = ("track", "locked", "editable", "pretrain", "finetune", "joint")
 _STAGES = {1: "pretrain", 2: "finetune"}
 
 FREE_KEYS = (PLACE_KEYS - {"init_from", "bases"}) | MACHINE_KEYS | {"per_device_batch_size"}
@@ -32,6 +32,7 @@ class Preset:
         locked: whether the rules fix the settings.
         editable: keys that this track leaves open beyond :data:`FREE_KEYS`.
         pretrain, finetune: settings of the two stages.
+        joint: settings of the only stage of a family that has one.
     """
 
     name: str
@@ -40,15 +41,32 @@ class Preset:
     editable: tuple[str, ...]
     pretrain: Mapping[str, Any]
     finetune: Mapping[str, Any]
+    joint: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stages(self) -> dict[int, str]:
+        """The stages there are, and the section of each."""
+        return {2: "joint"} if self.joint else _STAGES
 
     def settings(self, stage: int) -> Mapping[str, Any]:
-        """The settings of a stage."""
+        """The settings of a stage; a joint training is stage 2 (its result is a whole checkpoint)."""
+        if self.joint:
+            return self.joint
         return self.pretrain if stage == 1 else self.finetune
 
 
 def preset_names() -> list[str]:
-    """The tracks there are."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    """The tracks of two stages there are."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml") if not _is_joint(path))
+
+
+def joint_preset_names() -> list[str]:
+    """The presets of families that train texts and pictures jointly, in one stage."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml") if _is_joint(path))
+
+
+def _is_joint(path: Path) -> bool:
+    return "\njoint:" in path.read_text(encoding="utf-8")
 
 
 def load_preset(name: str | Path) -> Preset:
@@ -59,11 +77,12 @@ def load_preset(name: str | Path) -> Preset:
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        if str(name) not in preset_names():
+        known = [*preset_names(), *joint_preset_names()]
+        if str(name) not in known:
             raise ConfigError(
                 t("unknown training preset '{name}'", name=name),
-                expected=t("one of: {names}", names=", ".join(preset_names())),
-                hint=did_you_mean(str(name), preset_names()),
+                expected=t("one of: {names}", names=", ".join(known)),
+                hint=did_you_mean(str(name), known),
             )
         path = PRESETS / f"{name}.yaml"
     document = load_yaml(path)
@@ -83,16 +102,17 @@ def load_preset(name: str | Path) -> Preset:
         editable=tuple(data.get("editable", ())),
         pretrain=dict(data.get("pretrain") or {}),
         finetune=dict(data.get("finetune") or {}),
+        joint=dict(data.get("joint") or {}),
     )
-    for stage in _STAGES:
+    for stage in preset.stages:
         _check(preset, stage, str(path))
     return preset
 
 
 def _check(preset: Preset, stage: int, where: str) -> None:
     """Refuse wrong keys of a preset when it is loaded, not when its stage comes up."""
-    stand_ins = {"data": "data.json", "model_zoo": "model_zoo"}
-    stage_config({**stand_ins, **preset.settings(stage), "stage": stage}, name=f"{where} {_STAGES[stage]}")
+    stand_ins = {"data": "data.json", "init_from" if preset.joint else "model_zoo": "model"}
+    stage_config({**stand_ins, **preset.settings(stage), "stage": stage}, name=f"{where} {preset.stages[stage]}")
 
 
 def stage_settings(preset: Preset, stage: int, overrides: Mapping[str, Any]) -> StageConfig:
@@ -106,7 +126,7 @@ def stage_settings(preset: Preset, stage: int, overrides: Mapping[str, Any]) -> 
         ConfigError, ConfigErrors: unknown keys or wrong values.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
-    name = f"{preset.name} {_STAGES[stage]}"
+    name = f"{preset.name} {preset.stages[stage]}"
     config = stage_config({**preset.settings(stage), **given, "stage": stage}, name=name)
     if preset.locked:
         _refuse_changes(preset, stage, config, given)

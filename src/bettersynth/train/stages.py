@@ -21,7 +21,7 @@ from bettersynth.core.fingerprint import canonical_json, digest_json
 from bettersynth.core.lang import t
 from bettersynth.core.meter import Meter
 from bettersynth.models.family import ModelFamily, Processor, load_family
-from bettersynth.train import checkpoint, lora
+from bettersynth.train import checkpoint, lora, unified_result
 from bettersynth.train.bases import load_start, start_digests
 from bettersynth.train.callbacks import LOG_FILE, Callback, Callbacks, TerminalProgress, build_callbacks
 from bettersynth.train.data import prepare, rejected_lines
@@ -182,9 +182,10 @@ def _train(job: StageJob, family: ModelFamily, watchers: Sequence[Callback]) -> 
             write_atomic(job.out / REJECTED_FILE, rejected_lines(data.rejected))
             for note in data.notes:
                 Callbacks(watchers).on_note(f"{job.out.name}: {note}")
+        watchers = [*watchers, *unified_result.watchers(job.config, family, processor, job.out)]
         trainer = Trainer(job.config, family, model, processor, data, job.out, job.devices, watchers)
         result = trainer.run()
-        names = _write_result(job, family, model, data, result)
+        names = _write_result(job, trainer, result)
     artifact = Artifact(job.out, "checkpoint", "", {}, {}, {})
     if job.devices.is_main:
         run = {
@@ -208,6 +209,10 @@ def _train(job: StageJob, family: ModelFamily, watchers: Sequence[Callback]) -> 
 
 def build_processor(config: StageConfig, family: ModelFamily, model: nn.Module) -> Processor:
     """The processor of a stage's model and image folder."""
+    build = getattr(family, "training_processor", None)
+    if build is not None:
+        processor: Processor = build(model, config)
+        return processor
     return family.processor(
         model, image_aspect_ratio=config.image_aspect_ratio, max_length=config.max_length, image_root=config.images
     )
@@ -247,22 +252,23 @@ def stage_facts(job: StageJob, data: TrainingSet, result: TrainResult) -> dict[s
     }
 
 
-def _write_result(
-    job: StageJob, family: ModelFamily, model: nn.Module, data: TrainingSet, result: TrainResult
-) -> list[str]:
+def _write_result(job: StageJob, trainer: Trainer, result: TrainResult) -> list[str]:
     """Save the weights beside the folder's logs, whole files only; returns the names that belong to the result."""
     if not job.devices.is_main:
         return []
     temporary = job.out / _RESULT
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    _save_weights(job.config, family, model, temporary)
+    if job.config.unified is not None:
+        unified_result.save(trainer, temporary, dtype=saved_dtype(job.config))
+    else:
+        _save_weights(job.config, trainer.family, trainer.model, temporary)
     names = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
     for name in names:
         (job.out / name).parent.mkdir(exist_ok=True)
         (temporary / name).replace(job.out / name)
     shutil.rmtree(temporary)
-    rows = sorted([*data.rejected, *result.bad.values()], key=lambda item: item.row)
+    rows = sorted([*trainer.data.rejected, *result.bad.values()], key=lambda item: item.row)
     write_atomic(job.out / REJECTED_FILE, rejected_lines(rows))
     return [*names, REJECTED_FILE]
 

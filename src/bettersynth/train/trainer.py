@@ -20,16 +20,18 @@ from bettersynth.core.lang import t
 from bettersynth.core.meter import cpu_seconds
 from bettersynth.core.seed import derive_seed
 from bettersynth.models.family import Batch, ModelFamily, Processor
-from bettersynth.train import checkpoint, optim
+from bettersynth.train import checkpoint, joint, optim
 from bettersynth.train.callbacks import Callback, Callbacks, LogRecord, RunInfo, StepView
 from bettersynth.train.checkpoint import Counters
 from bettersynth.train.data import check_bad_ratio
 from bettersynth.train.distributed import Devices
+from bettersynth.train.ema import build_average
 from bettersynth.train.examples import RejectedRow, TrainingSet
 from bettersynth.train.features import open_features
 from bettersynth.train.loader import Loader, MicroBatch
+from bettersynth.train.mixture import pack_batches
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model, prepare_processor
-from bettersynth.train.sampler import OrderSpec, micro_batches, sample_order
+from bettersynth.train.sampler import OrderSpec, micro_batches
 from bettersynth.train.session import reproducible, stop_on_signals
 from bettersynth.train.technique import TechniqueRun, Techniques
 
@@ -96,10 +98,12 @@ class Trainer:
         self.devices = devices
         self.callbacks = Callbacks(callbacks if devices.is_main else ())
         self.spec = order_spec(config, data)
-        self.order = sample_order(self.spec, data.examples.num_tokens, data.examples.has_image)
+        self.order = data.order(self.spec)
+        self.parts = joint.build_parts(config, data)
         self.parameters = prepare_model(config, family, model, devices)
         self.optimizer = optim.build_optimizer(self.parameters, config)
         self.scaler = torch.amp.GradScaler(devices.device.type) if config.precision == "fp16" else None
+        self.average = build_average(config, self.parameters)
         self.counters = Counters()
         processor = prepare_processor(config, family, model, processor)
         self.features = open_features(config, family, model, processor)
@@ -183,7 +187,7 @@ class Trainer:
         for step in range(first, last):
             loss, grad_norm, stop = self._step(step, of_step(step))
             self.techniques.after_step(step + 1)
-            self.callbacks.on_step(StepView(step + 1, self.spec.steps, loss, self.model))
+            self.callbacks.on_step(StepView(step + 1, self.spec.steps, loss, self.model, self.average))
             is_last = step + 1 == self.spec.steps
             self._log(step, loss, grad_norm, is_last)
             if stop or is_last or (step + 1) % self.config.save_steps == 0:
@@ -202,9 +206,17 @@ class Trainer:
     def _plan(self, first: int, last: int) -> Iterator[tuple[int, int, list[int]]]:
         """This process's forward passes: every world-th one of each step."""
         for step in range(first, last):
-            for number, indices in enumerate(micro_batches(self.order, self.spec, step)):
+            for number, indices in enumerate(self._passes(step)):
                 if number % self.devices.world == self.devices.rank:
                     yield step, number, indices
+
+    def _passes(self, step: int) -> list[list[int]]:
+        """The samples of each forward pass of a step, over all processes."""
+        batches = micro_batches(self.order, self.spec, step)
+        settings = self.config.unified
+        if settings is None or settings.pack_tokens is None:
+            return batches
+        return pack_batches(batches, self.data.examples.num_tokens, settings.pack_tokens)
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -215,8 +227,9 @@ class Trainer:
             Loss, gradient norm before clipping, and whether any process was asked to stop.
         """
         expected = self._expected_targets(step)
-        # loss sum, targets, forward passes with targets, samples, tokens, bad samples, processes asked to stop
-        sums = torch.zeros(7, dtype=torch.float64, device=self.devices.device)
+        # loss sum, targets, forward passes with targets, samples, tokens, bad samples, processes asked to stop; then
+        # sum and denominator of each part of a joint loss
+        sums = torch.zeros(7 + self.parts.width, dtype=torch.float64, device=self.devices.device)
         bad: list[tuple[int, RejectedRow]] = []
         known = [0, 0]
         for item in micro:
@@ -225,13 +238,15 @@ class Trainer:
                 continue
             self._seed(step, item.number)
             loss, facts = self._forward(item, item.batch, expected)
-            sums[:3] += facts
+            sums[:3] += facts[:3]
+            sums[7:] += facts[3:]
             known[0] += len(item.indices)
             known[1] += item.num_tokens
-            (self.scaler.scale(loss) if self.scaler is not None else loss).backward()
-        sums[3:] = torch.tensor([*known, len(bad), self._stop.is_set()], dtype=sums.dtype)
+            if loss.requires_grad:  # a batch of nothing but frozen parts' targets teaches nothing
+                (self.scaler.scale(loss) if self.scaler is not None else loss).backward()
+        sums[3:7] = torch.tensor([*known, len(bad), self._stop.is_set()], dtype=sums.dtype)
         self.devices.sum_([sums])
-        loss_sum, targets, passes, samples, tokens, num_bad, stop = sums.tolist()
+        loss_sum, targets, passes, samples, tokens, num_bad, stop, *parts = sums.tolist()
         if num_bad:
             self._note_bad(bad)
         counters = self.counters
@@ -243,18 +258,26 @@ class Trainer:
             counters.skipped_steps += 1
             return counters.last_loss, 0.0, bool(stop)
         is_by_token = self.config.loss_normalization == "tokens"
+        factor = expected / targets if is_by_token else 1.0 / passes
         loss_value = loss_sum / (targets if is_by_token else passes)
+        if self.parts:
+            loss_value, factor = self.parts.note(parts, counters.parts), 1.0
         self._check_finite(t("loss"), loss_value, step)
-        grad_norm = self._update(step, expected / targets if is_by_token else 1.0 / passes)
+        grad_norm = self._update(step, factor)
+        if self.average is not None:
+            self.average.update()
         counters.last_loss = loss_value
         return loss_value, grad_norm, bool(stop)
 
     def _forward(self, item: MicroBatch, batch: Batch, expected: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss to go backward from, and (loss for the record, targets, passes with targets)."""
+        """Loss to go backward from, and (loss for the record, targets, passes with targets, parts)."""
         with self._autocast():
             output = self.techniques.loss(self.model, self._on_device(item, batch), item.indices)
         targets = output.num_targets.to(torch.float64)
         passes = (targets > 0).to(torch.float64)
+        if self.parts:
+            loss, parts = self.parts.loss(output)
+            return loss, torch.cat([torch.stack([loss.detach().double(), targets, passes]), parts])
         if self.config.loss_normalization == "tokens":
             # Dividing by the number of targets known beforehand keeps fp16 gradients in range.
             return output.loss_sum / expected, torch.stack([output.loss_sum.detach().double(), targets, passes])
@@ -276,7 +299,9 @@ class Trainer:
 
     def _expected_targets(self, step: int) -> float:
         targets = self.data.examples.num_targets
-        return float(max(1, sum(targets[i] for batch in micro_batches(self.order, self.spec, step) for i in batch)))
+        indices = [i for batch in micro_batches(self.order, self.spec, step) for i in batch]
+        self.parts.expect(indices)
+        return float(max(1, sum(targets[i] for i in indices)))
 
     def _update(self, step: int, factor: float) -> float:
         """Average gradients over processes, clip, and step. ``factor`` turns summed gradients into the mean's."""
@@ -371,8 +396,10 @@ class Trainer:
             tokens=counters.tokens,
             samples_per_s=round((counters.samples - self._session[1]) / session_s, 3),
             wall_s=round(counters.wall_s, 3),
+            parts=self.parts.means(counters.parts),
         )
         counters.window = [0.0, 0.0]
+        counters.parts = {}
         self.callbacks.on_log(record)
 
     # -- states --------------------------------------------------------------------------------------------------
@@ -390,6 +417,8 @@ class Trainer:
                     hint=t("put back the missing pictures, or delete the folder to begin again"),
                 )
             self.counters = checkpoint.unpack_state(state, self.parameters, self.optimizer, self.scaler)
+            if self.average is not None:
+                self.average.load(state["average"])
             self.techniques.load_state(state["techniques"])
         self._saved_step = self.counters.step
         steps = self.devices.gather(self.counters.step)
@@ -400,6 +429,8 @@ class Trainer:
         if self.devices.is_main and self._saved_step != self.counters.step:
             state = checkpoint.pack_state(self.parameters, self.optimizer, self.scaler, self.counters)
             state["samples"] = self.data.digest
+            if self.average is not None:
+                state["average"] = self.average.tensors
             state["techniques"] = self.techniques.state()
             folder = checkpoint.save_state(self.out, self.counters.step, state, self.config.save_total_limit)
             self.callbacks.on_save(self.counters.step, folder)

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from bettersynth.config.train import StageConfig
+from bettersynth.config.unified import UnifiedSettings
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
 from bettersynth.models.bagel import convert
+from bettersynth.models.bagel.config import BagelConfig
 from bettersynth.models.bagel.model import BagelModel, JointLoss
+from bettersynth.models.bagel.packing import Dropout
+from bettersynth.models.bagel.processor import UnifiedProcessor
+from bettersynth.models.bagel.records import RecordEncoder
+from bettersynth.models.bagel.resize import ResizeRule
+from bettersynth.models.bagel.tokens import BagelTokenizer
 from bettersynth.models.family import BaseFolders, Batch, LossOutput, Processor
+from bettersynth.models.joint import JointOutput, LossPart
+from bettersynth.models.layers.mot import GEN
+from bettersynth.models.stream import write_stream
 
 
 class BagelFamily:
@@ -34,8 +47,55 @@ class BagelFamily:
     def processor(
         self, model_or_folder: nn.Module | Path, *, image_aspect_ratio: str, max_length: int, image_root: Path
     ) -> Processor:
-        """Refused: BAGEL's records are packed, not padded; see :mod:`bettersynth.models.bagel.packing`."""
+        """Refused: BAGEL's records are packed, not padded; see :meth:`training_processor`."""
         raise self._refusal()
+
+    def training_processor(self, model: nn.Module, config: StageConfig) -> UnifiedProcessor:
+        """The processor of a stage. The model takes over what the settings say of its forward pass.
+
+        Raises:
+            ConfigError: the stage has no ``unified`` section.
+        """
+        bagel, settings = unwrap(model), config.unified or UnifiedSettings()
+        bagel.attention = settings.attention
+        if settings.timestep_shift is not None:
+            bagel.config = replace(bagel.config, timestep_shift=settings.timestep_shift)
+        vae_rule, vit_rule = training_rules(bagel.config, settings)
+        encoder = RecordEncoder(
+            bagel.config,
+            BagelTokenizer(Path(bagel.tokenizer_folder or ".")),
+            config.images,
+            vae_rule,
+            vit_rule,
+            config.max_length,
+            settings.learn_next_kind,
+        )
+        return UnifiedProcessor(
+            encoder,
+            bagel.autoencoder if bagel._autoencoder else None,
+            config.seed,
+            Dropout(settings.dropout_text, settings.dropout_vit, settings.dropout_vae),
+            settings.sample_posterior,
+            settings.text_loss_reweighting,
+        )
+
+    def freeze(self, model: nn.Module, parts: Sequence[str]) -> None:
+        """Exclude parts from training; see :data:`FREEZABLE`. ``und`` also stops gradients at understanding tokens."""
+        bagel = unwrap(model)
+        for part in parts:
+            matches = FREEZABLE[part]
+            for name, parameter in bagel.named_parameters():
+                if matches(name):
+                    parameter.requires_grad_(False)
+        bagel.is_und_frozen = "und" in parts
+
+    def save_weights(self, model: nn.Module, folder: Path, *, dtype: torch.dtype, name: str) -> None:
+        """One more weight file beside a saved folder: ``model.safetensors``, or a state dict called ``*.pt``."""
+        state = unwrap(model).state_dict()
+        if name.endswith(".pt"):
+            torch.save({key: tensor.to(dtype) for key, tensor in state.items()}, folder / name)
+        else:
+            write_stream(folder / name, state, dtype=dtype)
 
     def losses(self, model: nn.Module, batch: Batch) -> JointLoss:
         """Both losses of a packed batch. Calls the module, so that wrappers around it work."""
@@ -43,9 +103,16 @@ class BagelFamily:
         return output
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
-        """The sum of both mean losses, counted as one target."""
-        total = self.losses(model, batch).total()
-        return LossOutput(total, torch.ones((), dtype=torch.int64, device=total.device))
+        """Both parts with their own denominators; as one number, the sum of both means (times the targets)."""
+        joint = self.losses(model, batch)
+        total = joint.total()
+        latents = torch.tensor(float(len(joint.mse)), device=total.device)
+        parts = (
+            LossPart("text", (joint.ce * joint.ce_weights).sum(), joint.ce_weights.sum()),
+            LossPart("image", joint.mse_per_token.sum(), latents),
+        )
+        num_targets = torch.tensor(len(joint.ce) + len(joint.mse), device=total.device)
+        return JointOutput(total * num_targets, num_targets, parts=parts)
 
     def trainable(self, model: nn.Module, stage: int) -> list[tuple[str, nn.Parameter]]:
         """Everything but the autoencoder, in every stage; freeze parts by ``requires_grad_`` beforehand."""
@@ -68,6 +135,32 @@ class BagelFamily:
             t("BAGEL is trained from one whole folder, in one stage"),
             expected=t("a folder with llm_config.json, vit_config.json, ema.safetensors and ae.safetensors"),
         )
+
+
+def _is_generation(name: str) -> bool:
+    return GEN in name or name.startswith(("vae2llm.", "llm2vae.", "time_embedder."))
+
+
+FREEZABLE: dict[str, Callable[[str], bool]] = {
+    "llm": lambda name: name.startswith("language_model."),
+    "und": lambda name: not _is_generation(name),
+    "gen": _is_generation,
+    "embeddings": lambda name: name.endswith(("embed_tokens.weight", "lm_head.weight")),
+    "vit": lambda name: name.startswith("vit_model."),
+    "connector": lambda name: name.startswith("connector."),
+    "time_embedder": lambda name: name.startswith("time_embedder."),
+    "vae": lambda name: False,  # no part of the model's parameters: it is always frozen
+}
+"""Which parameters each freezable part holds. ``und`` takes the output head too, which the original leaves out."""
+
+
+def training_rules(config: BagelConfig, settings: UnifiedSettings) -> tuple[ResizeRule, ResizeRule]:
+    """How pictures are resized for latents and for the ViT: as asked for, else as wide as the position tables allow."""
+    stride, patch = config.latent_stride_px, config.vit.patch_size
+    side, places = config.max_latent_size, config.vit_max_num_patch_per_side
+    vae = settings.vae_image_size or (side * stride, max(1, side // 2) * stride)
+    vit = settings.vit_image_size or (places * patch, max(1, places * 16 // 70) * patch)
+    return ResizeRule(*vae, stride, settings.max_pixels), ResizeRule(*vit, patch, settings.max_pixels)
 
 
 def unwrap(model: nn.Module) -> BagelModel:

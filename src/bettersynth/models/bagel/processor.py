@@ -1,0 +1,156 @@
+"""Records to packed batches for BAGEL: every random number depends on the sample and the step, never on the packing.
+
+So the same samples give the same loss and gradients however they are put together: one by one, in packs, on one
+process or on several.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bettersynth.core.errors import DataError
+from bettersynth.core.lang import t
+from bettersynth.core.sample import Conversation
+from bettersynth.core.seed import derive_seed
+from bettersynth.media.open import open_image
+from bettersynth.models.bagel.autoencoder import AutoEncoder
+from bettersynth.models.bagel.config import BagelConfig
+from bettersynth.models.bagel.packing import NO_DROPOUT, Dropout, Packed, patchify
+from bettersynth.models.bagel.records import Picture, RecordEncoder, UnifiedExample
+from bettersynth.models.bagel.resize import to_pixels
+from bettersynth.models.family import Batch, Pixels, Rejected
+
+
+@dataclass(frozen=True)
+class UnifiedProcessor:
+    """The processor of one BAGEL model; see :class:`bettersynth.models.family.Processor`.
+
+    Pictures to be drawn are handed on as the moments of their latents, encoded one by one, so that a latent depends on
+    its own picture alone (zero padding would change the encoder's norms) and is computed once for all epochs.
+
+    Attributes:
+        encoder: records to examples.
+        autoencoder: of the model; None when no picture is drawn.
+        seed: of dropout, times, noise and latents.
+        dropout: probabilities of leaving conditions out.
+        sample_posterior: whether latents are drawn or the mean is taken.
+        is_reweighted: whether a text counts 1 / sqrt(length) per token, or each token 1.
+    """
+
+    encoder: RecordEncoder
+    autoencoder: AutoEncoder | None
+    seed: int = 0
+    dropout: Dropout = NO_DROPOUT
+    sample_posterior: bool = True
+    is_reweighted: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def config(self) -> BagelConfig:
+        """Sizes of the model."""
+        return self.encoder.config
+
+    @property
+    def image_root(self) -> Path:
+        """Folder that picture paths start from."""
+        return self.encoder.image_root
+
+    def encode(self, conversation: Conversation) -> UnifiedExample | Rejected:
+        """See :meth:`RecordEncoder.encode`."""
+        return self.encoder.encode(conversation)
+
+    def load_pixels(self, example: UnifiedExample) -> list[Pixels]:
+        """Per picture of the plan: uint8 (H, W, 3) to be seen, or float32 (2 Z, h, w) moments of its latents.
+
+        Raises:
+            DataError: a missing or damaged picture, by file and record.
+        """
+        return [self._load(picture, example.key) for picture in example.images]
+
+    def _load(self, picture: Picture, key: str) -> Pixels:
+        path = self.image_root / picture.path
+        image = open_image(path, name=f"{path} ({key})")
+        size = (picture.size[1], picture.size[0])
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        if picture.kind == "vit_image":
+            return np.asarray(image)
+        return self.moments(to_pixels(image))
+
+    @torch.no_grad()
+    def moments(self, pixels_3HW: torch.Tensor) -> np.ndarray:
+        """(3, H, W) in [-1, 1] -> (2 Z, H/8, W/8) float32: mean and logarithm of the variance."""
+        if self.autoencoder is None:
+            raise DataError(t("the model has no autoencoder"))
+        device = next(self.autoencoder.parameters()).device
+        with self._lock, torch.autocast(device.type, enabled=False):
+            mean, log_variance = self.autoencoder.moments(pixels_3HW[None].to(device))
+        return torch.cat([mean, log_variance], 1)[0].float().cpu().numpy()
+
+    def collate(self, examples: Sequence[UnifiedExample], pixels: Sequence[Sequence[Pixels]]) -> Batch:
+        """A packed batch at step 0, sample numbers counted from 0."""
+        return self.collate_step(0, range(len(examples)), examples, pixels)
+
+    def collate_step(
+        self, step: int, numbers: Sequence[int], examples: Sequence[UnifiedExample], pixels: Sequence[Sequence[Pixels]]
+    ) -> Batch:
+        """One packed batch of a training step; ``numbers[i]`` is the sample's number in the data set."""
+        pack = Packed(self.config)
+        seen: list[torch.Tensor] = []
+        latents: list[torch.Tensor] = []
+        noise: list[torch.Tensor] = []
+        patch, width = self.config.vit.patch_size, self.config.vit.num_channels * self.config.vit.patch_size**2
+        for number, example, arrays in zip(numbers, examples, pixels, strict=True):
+            seed = derive_seed(self.seed, "unified", step, int(number))
+            pack.add(example.sample, random.Random(seed), self.dropout)
+            generator = torch.Generator().manual_seed(seed)
+            for index, kind in pack.image_choice[-1]:
+                if kind == "vit_image":
+                    seen.append(patchify(_to_unit(arrays[index]), patch))
+                else:
+                    latent, drawn = self._latent(arrays[index], generator)
+                    latents.append(latent)
+                    noise.append(drawn)
+        batch = pack.tensors()
+        if not self.is_reweighted:
+            batch["ce_loss_weights"] = torch.ones_like(batch["ce_loss_weights"])
+        batch["packed_vit_tokens"] = torch.cat(seen) if seen else torch.zeros(0, width)
+        batch["padded_latent"] = pad_latents(latents, self.config.vae.z_channels)
+        batch["noise"] = torch.cat(noise) if noise else torch.zeros(0, self.config.latent_dim)
+        return batch
+
+    def _latent(self, moments: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """A scaled latent (Z, h, w) drawn from its moments, and start noise (N, P) for its tokens."""
+        config = self.config
+        mean, log_variance = torch.from_numpy(moments).chunk(2)
+        eps = torch.randn(mean.shape, generator=generator)
+        if self.sample_posterior:
+            mean = mean + torch.exp(0.5 * log_variance) * eps
+        tokens = (mean.shape[1] // config.latent_patch_size) * (mean.shape[2] // config.latent_patch_size)
+        noise = torch.randn(tokens, config.latent_dim, generator=generator)
+        return config.vae.scale_factor * (mean - config.vae.shift_factor), noise
+
+
+def _to_unit(image: np.ndarray) -> torch.Tensor:
+    """uint8 (H, W, 3) -> (3, H, W) in [-1, 1]; the arithmetic of :func:`to_pixels`."""
+    values = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    return (values.float() / 255 - 0.5) / 0.5
+
+
+def pad_latents(latents: Sequence[torch.Tensor], channels: int) -> torch.Tensor:
+    """(Z, h, w) latents of several sizes -> (B, Z, hmax, wmax); the padding is cut away again by the model."""
+    if not latents:
+        return torch.zeros(0, channels, 0, 0)
+    height, width = (max(latent.shape[axis] for latent in latents) for axis in (1, 2))
+    padded = torch.zeros(len(latents), channels, height, width)
+    for place, latent in zip(padded, latents, strict=True):
+        place[:, : latent.shape[1], : latent.shape[2]] = latent
+    return padded

@@ -1,0 +1,256 @@
+"""Joint training of texts and pictures by the one trainer: normalisation, packs, resume, average, frozen parts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from bettersynth.config.train import StageConfig, stage_config
+from bettersynth.core.errors import ConfigErrors, DataError
+from bettersynth.formats.unified import refuse
+from bettersynth.models.bagel.convert import load_checkpoint
+from bettersynth.models.stream import TensorReader
+from bettersynth.train.callbacks import Callback, read_log
+from bettersynth.train.stages import run_stage
+from bettersynth.train.unified_data import check_file, read_sources
+
+KIT = Path(__file__).with_name("unified_kit.py")
+QUIET = Callback()
+
+
+def _load_kit() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("unified_kit", KIT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+kit = _load_kit()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("unified")
+    kit.write_model(path / "model")
+    kit.write_data(path)
+    kit.write_data(path, 10, "val.jsonl", 9)
+    return path
+
+
+@pytest.fixture
+def configure(folder: Path) -> Callable[..., StageConfig]:
+    return lambda **changes: stage_config(kit.settings(folder, **changes))
+
+
+def _log(out: Path, key: str) -> list[float]:
+    return [line[key] for line in read_log(out / "train_log.jsonl")]
+
+
+def test_both_losses_go_down_and_the_folder_loads(configure: Any, folder: Path, tmp_path: Path) -> None:
+    config = configure(epochs=10, lr=0.02, unified={"learn_next_kind": True, "state_dict_file": True})
+    artifact = run_stage(config, out=tmp_path / "run", progress=QUIET)
+    for key, share in (("text_loss", 0.75), ("image_loss", 0.99)):
+        losses = _log(tmp_path / "run", key)
+        assert sum(losses[-5:]) < share * sum(losses[:5]), key
+    assert artifact.facts["samples_by_kind"] == {"mixed": 15, "text": 9}
+    assert artifact.facts["target_tokens"] > 0 and artifact.facts["rows"] == artifact.facts["rows_trained"] == 24
+    model = load_checkpoint(tmp_path / "run", dtype=torch.float32)
+    plain = load_checkpoint(tmp_path / "run", dtype=torch.float32, weights=tmp_path / "run" / "trained_model.pt")
+    assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert (tmp_path / "run" / "tokenizer.json").is_file() and (tmp_path / "run" / "ae.safetensors").is_file()
+
+
+def test_the_split_of_a_step_changes_nothing(configure: Any, tmp_path: Path) -> None:
+    """One large batch, single samples, and packs by tokens: the same losses and gradients."""
+    ways = {"large": {"per_device_batch_size": 8}, "single": {"per_device_batch_size": 1}}
+    ways["packs"] = {"unified": {"pack_tokens": 200}}
+    found = {}
+    for name, change in ways.items():
+        run_stage(configure(epochs=1, **change), out=tmp_path / name, progress=QUIET)
+        found[name] = {key: _log(tmp_path / name, key) for key in ("loss", "text_loss", "image_loss", "grad_norm")}
+    for name in ("single", "packs"):
+        for key, values in found["large"].items():
+            assert found[name][key] == pytest.approx(values, rel=2e-4), (name, key)
+
+
+def test_the_weights_of_the_losses_count(configure: Any, tmp_path: Path) -> None:
+    settings = {"text_loss_weight": 0.5, "image_loss_weight": 2.0}
+    run_stage(configure(epochs=1, unified=settings), out=tmp_path / "run", progress=QUIET)
+    for line in read_log(tmp_path / "run" / "train_log.jsonl"):
+        assert line["loss"] == pytest.approx(0.5 * line["text_loss"] + 2.0 * line["image_loss"], rel=1e-6)
+
+
+def test_one_kind_alone_trains(folder: Path, configure: Any, tmp_path: Path) -> None:
+    every = kit.records()
+    for name, number in (("image", 0), ("text", 4)):
+        path = folder / f"only_{name}.jsonl"
+        path.write_text("".join(json.dumps(item) + "\n" for item in every[number::5]))
+        notes: list[str] = []
+
+        class Notes(Callback):
+            def on_note(self, text: str) -> None:
+                notes.append(text)  # noqa: B023
+
+        run_stage(configure(data=str(path), epochs=1), out=tmp_path / name, progress=Notes())
+        assert set(read_log(tmp_path / name / "train_log.jsonl")[-1]) & {"text_loss", "image_loss"} == {f"{name}_loss"}
+        assert any("out of balance" in note for note in notes)
+
+
+def test_the_average_follows_the_weights(configure: Any, tmp_path: Path) -> None:
+    class Probe(Callback):
+        def __init__(self) -> None:
+            self.weights: list[torch.Tensor] = []
+
+        def on_step(self, view: Any) -> None:
+            self.weights.append(view.model.vae2llm.weight.detach().clone())
+
+    probe = Probe()
+    config = configure(unified={"ema_decay": 0.5})
+    start = load_checkpoint(config.init_from, dtype=torch.float32).vae2llm.weight.detach()
+    run_stage(config, out=tmp_path / "run", progress=QUIET, callbacks=[probe])
+    for weights in probe.weights:
+        start = 0.5 * start + 0.5 * weights
+    with TensorReader(tmp_path / "run" / "ema.safetensors") as reader:
+        assert torch.allclose(reader.read("vae2llm.weight", torch.float32), start, atol=1e-6)
+    with TensorReader(tmp_path / "run" / "model.safetensors") as reader:
+        assert torch.equal(reader.read("vae2llm.weight", torch.float32), probe.weights[-1])
+
+
+def _script(config: Path, out: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "KILL_AT": str(kill_at), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, str(KIT), str(config), str(out)], env=env, capture_output=True, text=True)
+
+
+def test_a_killed_run_ends_with_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    settings = kit.settings(
+        folder, workers=2, unified={"ema_decay": 0.9, "val_data": str(folder / "val.jsonl"), "pack_tokens": 200}
+    )
+    (tmp_path / "c.json").write_text(json.dumps(settings))
+    whole = run_stage(stage_config(settings), out=tmp_path / "whole", progress=QUIET)
+    killed = _script(tmp_path / "c.json", tmp_path / "cut", kill_at=5)
+    assert killed.returncode == -9 and (tmp_path / "cut" / "checkpoint-4").is_dir()
+    again = run_stage(stage_config({**settings, "workers": 0}), out=tmp_path / "cut", progress=QUIET)
+    assert again.facts["weights_digest"] == whole.facts["weights_digest"]
+    for name in ("ema.safetensors", "model.safetensors", "validation.jsonl"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert _log(tmp_path / "cut", "image_loss") == _log(tmp_path / "whole", "image_loss")
+    best = json.loads((tmp_path / "cut" / "best" / "best.json").read_text())
+    lines = read_log(tmp_path / "cut" / "validation.jsonl")
+    assert best["loss"] == min(line["loss"] for line in lines) and len(lines) == 3
+    assert load_checkpoint(tmp_path / "cut" / "best", dtype=torch.float32).tokenizer_folder
+
+
+@pytest.mark.parametrize(
+    ("parts", "moves", "stays"),
+    [
+        (
+            ["und"],
+            ["language_model.model.layers.0.mlp_moe_gen.up_proj.weight", "llm2vae.weight"],
+            [
+                "language_model.model.layers.0.mlp.up_proj.weight",
+                "language_model.lm_head.weight",
+                "connector.fc1.weight",
+            ],
+        ),
+        (
+            ["gen", "vit"],
+            ["language_model.model.layers.0.mlp.up_proj.weight", "connector.fc1.weight"],
+            ["llm2vae.weight", "time_embedder.mlp.0.weight", "vit_model.vision_model.post_layernorm.weight"],
+        ),
+        (["llm", "vae"], ["vae2llm.weight", "connector.fc1.weight"], ["language_model.model.embed_tokens.weight"]),
+    ],
+)
+def test_frozen_parts_stay(
+    configure: Any, tmp_path: Path, parts: list[str], moves: list[str], stays: list[str]
+) -> None:
+    config = configure(epochs=1, unified={"freeze": parts})
+    before = load_checkpoint(config.init_from, dtype=torch.float32).state_dict()
+    run_stage(config, out=tmp_path / "run", progress=QUIET)
+    after = load_checkpoint(tmp_path / "run", dtype=torch.float32).state_dict()
+    for name in stays:
+        assert torch.equal(before[name], after[name]), name
+    for name in moves:
+        assert not torch.equal(before[name], after[name]), name
+
+
+def test_a_mixture_is_shown_in_its_weights(folder: Path, configure: Any, tmp_path: Path) -> None:
+    (folder / "mix.yaml").write_text(
+        "datasets:\n  - {data: train.jsonl, weight: 3, max_samples: 10}\n  - {data: val.jsonl, weight: 1}\n"
+    )
+    artifact = run_stage(
+        configure(data=str(folder / "mix.yaml"), epochs=1, samples_seen=16), out=tmp_path / "run", progress=QUIET
+    )
+    assert (artifact.facts["rows"], artifact.facts["rows_trained"], artifact.facts["rows_sampled_out"]) == (34, 20, 14)
+    (folder / "val.jsonl").write_text((folder / "val.jsonl").read_text() + "\n")
+    with pytest.raises(Exception, match="other settings or inputs"):
+        run_stage(
+            configure(data=str(folder / "mix.yaml"), epochs=1, samples_seen=16), out=tmp_path / "run", progress=QUIET
+        )
+
+
+def test_mistakes_of_a_mixture_are_listed_together(folder: Path) -> None:
+    (folder / "bad.yaml").write_text(
+        "datasets:\n  - {data: none.jsonl}\n  - {data: val.jsonl, wieght: 1}\n  - {data: val.jsonl, weight: -1}\n"
+    )
+    with pytest.raises(ConfigErrors) as caught:
+        read_sources(folder / "bad.yaml", folder)
+    for text in ("none.jsonl", "did you mean 'weight'", "above 0", "3 problems"):
+        assert text in str(caught.value)
+
+
+def test_bad_records_are_counted_or_stop_the_run_all_listed(folder: Path, configure: Any, tmp_path: Path) -> None:
+    path = folder / "some_bad.jsonl"
+    rows = [*kit.records(18), {"text_prompt": "x"}, {"id": "gone", "text_prompt": "x", "image_path": "images/no.png"}]
+    path.write_text("".join(json.dumps(item) + "\n" for item in rows))
+    artifact = run_stage(configure(data=str(path), max_bad_ratio=0.2, epochs=1), out=tmp_path / "run", progress=QUIET)
+    assert artifact.facts["rows_rejected"] == {"bad_record": 1, "bad_image": 1}
+    assert artifact.facts["rows_trained"] == 18
+    with pytest.raises(DataError) as caught:
+        run_stage(configure(data=str(path), on_bad_sample="stop"), out=tmp_path / "stop", progress=QUIET)
+    text = caught.value.render()
+    assert "record 18" in text and "image_path: is missing" in text and "record 19 (gone)" in text and "no.png" in text
+
+
+def test_a_picture_that_is_damaged_inside_is_left_out_while_training(
+    folder: Path, configure: Any, tmp_path: Path
+) -> None:
+    data = (folder / "images" / "red.png").read_bytes()
+    (folder / "images" / "cut.png").write_bytes(data[:45] + bytes(8) + data[53:])
+    path = folder / "damaged.jsonl"
+    rows = [*kit.records(20), {"id": "cut", "text_prompt": "red", "image_path": "images/cut.png"}]
+    path.write_text("".join(json.dumps(item) + "\n" for item in rows))
+    artifact = run_stage(configure(data=str(path), epochs=1), out=tmp_path / "run", progress=QUIET)
+    assert artifact.facts["rows_rejected"] == {"bad_image": 1} and artifact.facts["rows_trained"] == 20
+    rejected = (tmp_path / "run" / "rejected.jsonl").read_text()
+    assert "cut.png" in rejected
+
+
+def test_wrong_settings_are_refused_together() -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        stage_config(kit.settings(Path("x"), unified={"freeze": ["vea"], "dropout_text": 2, "txt_loss_weight": 1}))
+    for text in ("freeze", "dropout_text", "txt_loss_weight"):
+        assert text in str(caught.value)
+    with pytest.raises(Exception, match="nothing would be learnt"):
+        stage_config(kit.settings(Path("x"), unified={"text_loss_weight": 0, "image_loss_weight": 0}))
+
+
+def test_missing_and_damaged_pictures_are_found_before_training(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    rows = [{"id": "a", "text_prompt": "x", "image_path": "gone.png"}, {"text_prompt": "x", "image_path": "bad.png"}]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = check_file(tmp_path / "d.jsonl")
+    assert [item.row for item in found] == [0, 1]
+    text = refuse(found, tmp_path / "d.jsonl").render()
+    assert "record 0 (a)" in text and "gone.png" in text and "image not found" in text and "record 1" in text
+    assert "2 records cannot be used" in text
