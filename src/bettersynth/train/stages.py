@@ -248,6 +248,7 @@ def stage_facts(job: StageJob, data: TrainingSet, result: TrainResult) -> dict[s
         "last_loss": counters.last_loss,
         "mean_loss": result.mean_loss,
         "weights_digest": result.weights_digest,
+        **data.facts,
         **({"techniques": result.techniques} if result.techniques else {}),
     }
 
