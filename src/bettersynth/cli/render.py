@@ -116,8 +116,13 @@ def print_scores(results: Mapping[str, Sequence[Any]], *, as_json: bool) -> None
 
     if as_json:
         print_json(results)
-    else:
-        print(render_terminal(ReportInput("", "", is_demo=False, results={k: tuple(v) for k, v in results.items()})))
+        return
+    print(render_terminal(ReportInput("", "", is_demo=False, results={k: tuple(v) for k, v in results.items()})))
+    for name, found in results.items():
+        for result in found:
+            if result.facts:
+                facts = ", ".join(f"{fact} {value:.1f}" for fact, value in result.facts.items())
+                print(f"{name}, {result.protocol}: {facts}")
 
 
 class Progress:

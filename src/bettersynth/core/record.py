@@ -65,6 +65,7 @@ class EvalResult:
         by_category: category name to percentage and number of questions.
         provenance: checkpoint digest, prompt and decoding digests, predictions digest.
         per_seed: the percentage of each seed, when ``score`` summarises several.
+        facts: further figures that the benchmark's own scorer prints, in its units.
     """
 
     task: str
@@ -77,6 +78,7 @@ class EvalResult:
     by_category: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     per_seed: tuple[float, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,29 +15,39 @@ _CHUNK_CELLS = 4_000_000
 
 
 def cluster_sums(
-    values: NDArray[np.float64], clusters: Sequence[str] | None
+    values: NDArray[np.float64], clusters: Sequence[str] | None, weights: ArrayLike | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum and count per cluster, each (clusters,); without clusters every value is its own."""
+    """Weighted sum and total weight per cluster, each (clusters,); without clusters every value is its own."""
+    each = np.ones_like(values) if weights is None else np.asarray(weights, dtype=np.float64)
     if clusters is None:
-        return values, np.ones_like(values)
+        return values * each, each
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
-    sums: NDArray[np.float64] = np.bincount(index, weights=values).astype(np.float64)
-    return sums, np.bincount(index).astype(np.float64)
+    sums: NDArray[np.float64] = np.bincount(index, weights=values * each).astype(np.float64)
+    return sums, np.bincount(index, weights=each).astype(np.float64)
 
 
 def bootstrap_means(
-    values: ArrayLike, *, clusters: Sequence[str] | None = None, resamples: int = RESAMPLES, seed: int = 0
+    values: ArrayLike,
+    *,
+    clusters: Sequence[str] | None = None,
+    weights: ArrayLike | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Means of resampled question sets, (resamples,); whole clusters are drawn, e.g. all questions on one picture."""
+    """Means of resampled question sets, (resamples,); whole clusters are drawn, e.g. all questions on one picture.
+
+    With weights these are ratios, sum of weight times value over sum of weights; NaN where a resample has no weight.
+    """
     array = np.asarray(values, dtype=np.float64)
-    sums, counts = cluster_sums(array, clusters)
+    sums, counts = cluster_sums(array, clusters, weights)
     rng = np.random.default_rng(derive_seed(seed, "bootstrap over questions"))
     size = len(sums)
     means = np.empty(resamples)
     step = max(1, _CHUNK_CELLS // max(1, size))
     for start in range(0, resamples, step):
         drawn = rng.integers(0, size, size=(min(step, resamples - start), size), dtype=np.int32)
-        means[start : start + step] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            means[start : start + step] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     return means
 
 
@@ -45,11 +55,12 @@ def bootstrap_interval(
     values: ArrayLike,
     *,
     clusters: Sequence[str] | None = None,
+    weights: ArrayLike | None = None,
     resamples: int = RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap interval of the mean of scores in 0-1.
+    """Percentile bootstrap interval of the (weighted) mean of scores in 0-1.
 
     When all scores are equal a bootstrap has no width; Wilson's interval is given instead, so that 0 of 20 right does
     not look certain.
@@ -62,12 +73,16 @@ def bootstrap_interval(
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         raise ValueError("no values to average")
-    mean = float(array.mean())
-    if np.ptp(array) == 0.0:
-        low, high = wilson(mean, array.size, level)
+    each = np.ones_like(array) if weights is None else np.asarray(weights, dtype=np.float64)
+    counted = array[each > 0]
+    if counted.size == 0:
+        return Interval(0.0, 0.0, 1.0, level)
+    mean = float((array * each).sum() / each.sum()) if weights is not None else float(array.mean())
+    if np.ptp(counted) == 0.0:
+        low, high = wilson(mean, counted.size, level)
         return Interval(mean, low, high, level)
-    means = bootstrap_means(array, clusters=clusters, resamples=resamples, seed=seed)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    means = bootstrap_means(array, clusters=clusters, weights=weights, resamples=resamples, seed=seed)
+    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), level)
 
 

@@ -53,7 +53,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class QuestionScore:
-    """How one unit fared under one scoring protocol; ``score`` in 0-1, ``chance`` what blind guessing would expect."""
+    """How one unit fared under one scoring protocol; ``score`` in 0-1, ``chance`` what blind guessing would expect.
+
+    ``weight`` is 1 but for ratios over the whole set, such as F1: their value is the weighted mean of the scores.
+    """
 
     question_id: str
     prediction: str
@@ -63,17 +66,24 @@ class QuestionScore:
     chance: float | None = None
     categories: tuple[str, ...] = ()
     cluster: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """All units under one scoring protocol, the chance level in 0-1, and what could not be scored, by reason."""
+    """All units under one scoring protocol, the chance level in 0-1, and what could not be scored, by reason.
+
+    ``facts`` are further figures of the benchmark's own scorer. ``is_ratio``: the score is a ratio over the whole set,
+    so that no single question has one, and it is not among the scores per question.
+    """
 
     protocol: str
     questions: tuple[QuestionScore, ...]
     chance: float
     chance_method: str
     unscored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    facts: Mapping[str, float] = field(default_factory=dict)
+    is_ratio: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +113,8 @@ def task_module(name: str) -> ModuleType:
 
     It defines ``PROMPTS`` (prompt protocol to description), ``METRICS``, ``CHANCE``, ``MAX_NEW_TOKENS``,
     ``samples(target)``, ``prompt(question, protocol)``, ``evaluate(target, questions, predictions)`` and
-    ``write_kit_files(folder, questions, predictions, model_id, target)``.
+    ``write_kit_files(folder, target, asked, model_id)``; perhaps ``bare_question(question)``, the question without its
+    hints and instructions, and ``choices(question, protocol)``, the words that may be answered.
     """
     module: ModuleType = TASKS.module(name)
     return module

@@ -41,7 +41,8 @@ def open_target(task: str, data: Path) -> Target:
 
     Args:
         task: a prompt protocol, e.g. ``textvqa-noocr`` or ``mmbench``.
-        data: the evaluation folder; or one question file, which names the split.
+        data: the evaluation folder; or one question file, which names the split; or FOLDER/TASK/SPLIT for benchmarks
+            whose files hold several splits.
 
     Raises:
         ConfigError: unknown name, or one that stands for several protocols.
@@ -52,7 +53,7 @@ def open_target(task: str, data: Path) -> Target:
             t("'{name}' stands for several protocols", name=task), expected=" | ".join(name for _, name in pairs)
         )
     name, protocol = pairs[0]
-    if data.is_file():
+    if data.is_file() or (data.parent.name == name and data.parent.is_dir() and not data.exists()):
         return Target(name, protocol, data.parent, data.stem)
     return Target(name, protocol, data)
 

@@ -18,7 +18,7 @@ from bettersynth.core.record import EvalResult, Interval
 from bettersynth.eval import predictions as store
 from bettersynth.eval.intervals import RESAMPLES, bootstrap_interval, is_at_chance, scaled
 from bettersynth.eval.predictions import Prediction
-from bettersynth.eval.protocol import Scoring, require_provenance, task_module
+from bettersynth.eval.protocol import QuestionScore, Scoring, require_provenance, task_module
 from bettersynth.eval.runner import Asked, ask, open_target
 
 RESULTS = "results.json"
@@ -115,17 +115,14 @@ def _result(task: str, scoring: Scoring, stamp: Mapping[str, str], bootstrap: tu
         raise DataError(t("no question could be scored"), where=scoring.protocol)
     resamples, seed = bootstrap
     clusters = [question.cluster or question.question_id for question in questions]
+    weights = [question.weight for question in questions] if scoring.is_ratio else None
     interval = bootstrap_interval(
-        [question.score for question in questions], clusters=clusters, resamples=resamples, seed=seed
+        [question.score for question in questions], clusters=clusters, weights=weights, resamples=resamples, seed=seed
     )
-    by_category: dict[str, list[float]] = {}
+    by_category: dict[str, list[QuestionScore]] = {}
     for question in questions:
         for name in question.categories:
-            by_category.setdefault(name, []).append(question.score)
-    categories = {
-        name: (100 * sum(by_category[name]) / len(by_category[name]), len(by_category[name]))
-        for name in sorted(by_category)
-    }
+            by_category.setdefault(name, []).append(question)
     return EvalResult(
         task,
         scoring.protocol,
@@ -134,9 +131,15 @@ def _result(task: str, scoring: Scoring, stamp: Mapping[str, str], bootstrap: tu
         100 * scoring.chance,
         scoring.chance_method,
         is_at_chance(interval, scoring.chance),
-        categories,
+        {name: (100 * _mean(by_category[name]), len(by_category[name])) for name in sorted(by_category)},
         dict(stamp),
+        facts=dict(scoring.facts),
     )
+
+
+def _mean(questions: Sequence[QuestionScore]) -> float:
+    total = sum(question.weight for question in questions)
+    return sum(question.score * question.weight for question in questions) / total if total else 0.0
 
 
 def _table(scorings: Sequence[Scoring]) -> str:
@@ -144,7 +147,7 @@ def _table(scorings: Sequence[Scoring]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for scoring in scorings:
-        for question in scoring.questions:
+        for question in scoring.questions if not scoring.is_ratio else ():
             answers = " | ".join(question.answers)
             categories = " ".join(question.categories)
             cells = (question.prediction, question.extracted, answers, repr(question.score))

@@ -54,3 +54,19 @@ def test_at_chance_means_not_clearly_above_it():
     assert is_at_chance(Interval(0.1, 0.05, 0.15), 0.25)
     assert not is_at_chance(Interval(0.3, 0.26, 0.34), 0.25)
     assert scaled(Interval(0.3, 0.26, 0.34), 100) == Interval(30.0, 26.0, 34.0)
+
+
+def test_weights_make_a_ratio():
+    import numpy as np
+
+    from bettersynth.eval.intervals import bootstrap_interval
+
+    rng = np.random.default_rng(0)
+    scores, weights = (rng.random(400) < 0.7).astype(float), rng.choice([0.0, 1.0, 2.0], 400)
+    found = bootstrap_interval(scores, weights=weights, resamples=500)
+    assert found.value == pytest.approx((scores * weights).sum() / weights.sum()) and found.low < 0.7 < found.high
+    assert found.high - found.low < 0.15
+    nothing = bootstrap_interval([1.0, 0.0], weights=[0.0, 0.0])
+    assert (nothing.low, nothing.high) == (0.0, 1.0)
+    one = bootstrap_interval([1.0, 0.0, 0.0], weights=[1.0, 0.0, 0.0])
+    assert one.value == 1.0 and one.low < 0.3  # one counted question proves little

@@ -105,3 +105,16 @@ def test_a_score_changed_by_hand_is_not_read(data, answered):
     path.write_text(path.read_text().replace("33.3", "99.9"))
     with pytest.raises(ProvenanceError, match="changed after"):
         load_results(folder)
+
+
+def test_a_ratio_over_the_set_has_an_interval_but_no_score_per_question(data, tmp_path):
+    from bettersynth.eval.score import load_question_scores
+
+    says_yes = ScriptedChat(lambda request: "yes" if "dog" in request.prompt or "hat" in request.prompt else "no")
+    folder = generate("pope", says_yes, data, tmp_path / "m" / "pope").folder
+    results = {result.protocol: result for result in load_results(score(folder, data, resamples=300).folder)}
+    f1 = results["pope-f1"]
+    assert f1.score.value == pytest.approx(50.0) and f1.score.low < 50 < f1.score.high  # TP 1, FP 1, FN 1
+    assert f1.by_category["kind/random"] == (pytest.approx(200 / 3), 3)
+    assert results["pope"].facts["f1"] == pytest.approx(50.0) and results["pope"].facts["recall"] == 50
+    assert list(load_question_scores(folder / "scores")) == ["pope"]

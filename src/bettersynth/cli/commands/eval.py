@@ -17,7 +17,12 @@ from bettersynth.core.lang import t
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``eval``."""
     add = parser.add_argument
-    add("tasks", nargs="+", metavar="TASK", help=t("textvqa, textvqa-ocr, textvqa-noocr, mmbench, …"))
+    add(
+        "tasks",
+        nargs="+",
+        metavar="TASK",
+        help=t("textvqa, mmbench, pope, gqa, scienceqa, mmmu, or one protocol: textvqa-noocr, …"),
+    )
     add("--checkpoint", type=Path, metavar="DIR", help=t("checkpoint folder"))
     add("--name", metavar="NAME", help=t("take OUT/training_dirs/NAME (as the kit's scripts do)"))
     add(
@@ -71,8 +76,11 @@ def _checkpoint(args: argparse.Namespace) -> tuple[Path, str]:
 def _data(args: argparse.Namespace, task: str) -> Path:
     if not args.split:
         return Path(args.data)
-    suffix = ".tsv" if task == "mmbench" else ".jsonl"
-    return Path(args.data) / task / f"{args.split}{suffix}"
+    folder = Path(args.data) / task
+    suffixes = (".tsv",) if task == "mmbench" else (".jsonl", ".json", ".parquet")
+    found = [path for suffix in suffixes if (path := folder / f"{args.split}{suffix}").is_file()]
+    # Benchmarks whose files hold several splits take the split's name where a file would stand.
+    return found[0] if found else folder / args.split
 
 
 def run(args: argparse.Namespace) -> int:

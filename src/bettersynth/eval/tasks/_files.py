@@ -81,6 +81,21 @@ def read_jsonl(path: Path, *, fields: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a file holds.
+
+    Raises:
+        DataError: not valid JSON, or not an object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(t("not readable JSON"), where=str(path), got=str(error)) from error
+    if not isinstance(document, dict):
+        raise DataError(t("not a JSON object"), where=str(path), got=type(document).__name__)
+    return document
+
+
 def find_images(folder: Path, names: Iterable[str], places: Sequence[str]) -> dict[str, Path]:
     """Name to path of every picture, looked for in the sub-folders in turn and in the folder itself.
 
