@@ -18,7 +18,7 @@ from bettersynth.demo.world.scene import CELL_PX, IMAGE_PX, NUM_SIGN_STYLES, PAT
 Colour = tuple[int, int, int]
 
 _SCALE = 4
-_RGB: dict[str, Colour] = {
+RGB: dict[str, Colour] = {
     "red": (212, 36, 40),
     "orange": (246, 136, 16),
     "yellow": (246, 224, 44),
@@ -28,10 +28,10 @@ _RGB: dict[str, Colour] = {
     "white": (246, 246, 246),
     "black": (22, 22, 24),
 }
-_DARK_BACKGROUNDS = ("forest", "night", "street")
+DARK_BACKGROUNDS = ("forest", "night", "street")
 
 # (board, letters, typeface, weight in 1/4 px, shear): what NUM_SIGN_STYLES sign styles look like.
-_STYLES: tuple[tuple[Colour, Colour, str, int, float], ...] = (
+SIGN_LOOKS: tuple[tuple[Colour, Colour, str, int, float], ...] = (
     ((250, 250, 250), (16, 16, 16), "sans", 0, 0.0),
     ((250, 214, 40), (20, 20, 20), "sans", 3, 0.0),
     ((20, 104, 62), (250, 250, 250), "sans", 2, 0.0),
@@ -41,19 +41,24 @@ _STYLES: tuple[tuple[Colour, Colour, str, int, float], ...] = (
     ((240, 232, 208), (150, 20, 24), "bitmap", 0, 0.0),
     ((112, 72, 40), (252, 240, 212), "sans", 1, 0.15),
 )
-assert len(_STYLES) == NUM_SIGN_STYLES  # an invariant of this file, not of user input
+assert len(SIGN_LOOKS) == NUM_SIGN_STYLES  # an invariant of this file, not of user input
 
 
 def render(scene: Scene) -> Image.Image:
     """The picture of a scene, 96 x 96 px RGB. The same scene gives the same bytes."""
     rng = np.random.default_rng(scene.seed)
-    image = Image.fromarray(_background(scene.background, int(rng.integers(6))))
-    outline: Colour = (236, 236, 228) if scene.background in _DARK_BACKGROUNDS else (44, 40, 40)
+    image = Image.fromarray(background(scene.background, int(rng.integers(6))))
+    outline = outline_colour(scene.background)
     for thing in scene.things:
         _draw_thing(image, thing, outline, rng)
     for sign in scene.signs:
         _draw_sign(image, sign)
     return _photometric(image, rng)
+
+
+def outline_colour(name: str) -> Colour:
+    """The colour around objects: light on dark backgrounds, dark on light ones."""
+    return (236, 236, 228) if name in DARK_BACKGROUNDS else (44, 40, 40)
 
 
 def render_array(scene: Scene) -> np.ndarray:
@@ -80,21 +85,21 @@ def _draw_thing(image: Image.Image, thing: Thing, outline: Colour, rng: np.rando
     height = 22 if has_plate else size
     dx = int(rng.integers(0, CELL_PX - size - 1)) + 1
     dy = 0 if has_plate else int(rng.integers(0, CELL_PX - size - 1)) + 1
-    base = _RGB[thing.colour]
+    base = RGB[thing.colour]
     red, green, blue = (int(np.clip(c + rng.integers(-12, 13), 0, 255)) for c in base)
-    edge, body = _shape(thing.kind, size, height)
+    edge, body = shape_masks(thing.kind, size, height)
     image.paste(outline, (left + dx - 1, top + dy - 1), edge)
     image.paste((red, green, blue), (left + dx, top + dy), body)
     if has_plate:
         ImageDraw.Draw(image).rectangle((left, top + 15, left + 31, top + 31), (250, 250, 250), (30, 30, 30))
         for index, digit in enumerate(str(thing.number)):
-            glyph = _glyph(digit, "sans", 2, 0.0, 11, 13)
+            glyph = glyph_mask(digit, "sans", 2, 0.0, 11, 13)
             x_px = left + PATCH_PX * index + (PATCH_PX - glyph.width) // 2
             image.paste((16, 16, 16), (x_px, top + 17), glyph)
 
 
 @cache
-def _shape(kind: str, width: int, height: int) -> tuple[Image.Image, Image.Image]:
+def shape_masks(kind: str, width: int, height: int) -> tuple[Image.Image, Image.Image]:
     """Masks of the outline (2 px larger) and of the body of a kind."""
     big = Image.new("L", (_SCALE * width, _SCALE * height), 0)
     _SHAPES[kind](ImageDraw.Draw(big), _SCALE * width - 1, _SCALE * height - 1)
@@ -186,18 +191,18 @@ _SHAPES = {
 
 
 def _draw_sign(image: Image.Image, sign: Sign) -> None:
-    board, ink, face, weight, shear = _STYLES[sign.style]
+    board, ink, face, weight, shear = SIGN_LOOKS[sign.style]
     top, right = sign.row * CELL_PX, sign.x_px + PATCH_PX * len(sign.word) - 1
     draw = ImageDraw.Draw(image)
     draw.rectangle((sign.x_px, top + 2, right, top + 29), board, (60, 56, 52))
     for index, letter in enumerate(sign.word):
-        glyph = _glyph(letter, face, weight, shear, 13, 20)
+        glyph = glyph_mask(letter, face, weight, shear, 13, 20)
         x_px = sign.x_px + PATCH_PX * index + (PATCH_PX - glyph.width) // 2
         image.paste(ink, (x_px, top + 6), glyph)
 
 
 @cache
-def _glyph(letter: str, face: str, weight: int, shear: float, max_width: int, height: int) -> Image.Image:
+def glyph_mask(letter: str, face: str, weight: int, shear: float, max_width: int, height: int) -> Image.Image:
     """Mask of one character, `height` px high and at most `max_width` px wide (wide ones are condensed)."""
     if face == "bitmap":
         font: ImageFont.ImageFont | ImageFont.FreeTypeFont = ImageFont.load_default_imagefont()
@@ -220,7 +225,7 @@ def _glyph(letter: str, face: str, weight: int, shear: float, max_width: int, he
 
 
 @cache
-def _background(name: str, variant: int) -> np.ndarray:
+def background(name: str, variant: int) -> np.ndarray:
     """One of six variants of a background, uint8 (96, 96, 3)."""
     rng = np.random.default_rng([len(name), ord(name[0]), variant])
     image = Image.new("RGB", (IMAGE_PX, IMAGE_PX))
