@@ -20,7 +20,7 @@ PLACE_KEYS = frozenset({"data", "image_root", "bases", "model_zoo", "init_from",
 MACHINE_KEYS = frozenset(
     {
         *("workers", "prefetch_batches", "pixel_cache_bytes", "feature_cache", "feature_cache_bytes"),
-        *("device", "gradient_checkpointing", "packing"),
+        *("device", "gradient_checkpointing", "packing", "track_memory"),
         *("logging_steps", "save_steps", "save_total_limit", "report_to", "gradient_accumulation_steps"),
     }
 )
@@ -173,6 +173,9 @@ class StageConfig(BaseModel):
     packing: bool = False
     """Put the samples of a micro-batch into one row and compute no padding. No sample sees another: the same loss and
     gradients up to rounding, as with another per_device_batch_size."""
+    track_memory: bool = False
+    """Count the bytes of all living tensors while training on a CPU and record the most, as the plan foretells them.
+    Takes time. On CUDA the allocator's own count is always recorded."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     workers: int = Field(1, ge=0)

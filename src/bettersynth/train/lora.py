@@ -44,9 +44,8 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Linear, spec: Lora) -> None:
         super().__init__()
         self.weight, self.bias = base.weight, base.bias
-        device = "meta" if base.weight.is_meta else base.weight.device
-        self.lora_A = nn.utils.skip_init(nn.Linear, base.in_features, spec.rank, bias=False, device=device)
-        self.lora_B = nn.utils.skip_init(nn.Linear, spec.rank, base.out_features, bias=False, device=device)
+        self.lora_A = _empty_linear(base.in_features, spec.rank, base.weight.device)
+        self.lora_B = _empty_linear(spec.rank, base.out_features, base.weight.device)
         self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
         self.scale = spec.alpha / spec.rank
         for parameter in (base.weight, base.bias):
@@ -76,6 +75,12 @@ class LoraLinear(nn.Module):
         layer.weight = nn.Parameter(weight, requires_grad=False)
         layer.bias = self.bias
         return layer
+
+
+def _empty_linear(num_in: int, num_out: int, device: torch.device) -> nn.Linear:
+    layer = nn.Linear(num_in, num_out, bias=False, device="meta")
+    layer.weight = nn.Parameter(torch.empty(num_out, num_in, device=device))
+    return layer
 
 
 def add_low_rank(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:

@@ -1,32 +1,40 @@
-"""What a stage will do, before it does it: samples, steps, tokens, parameters, memory. Writes nothing."""
+"""What a stage will do, before it does it: samples, steps, tokens, memory, disk and hours. Writes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from bettersynth.config.train import StageConfig
+from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
-from bettersynth.models.family import load_family
+from bettersynth.models.family import Batch, ModelFamily, Processor, load_family
 from bettersynth.train.bases import load_start, start_digests
 from bettersynth.train.checkpoint import saved_states
 from bettersynth.train.data import prepare
 from bettersynth.train.distributed import Devices
 from bettersynth.train.examples import TrainingSet
-from bettersynth.train.prepare import COMPUTE_DTYPES
-from bettersynth.train.sampler import OrderSpec
+from bettersynth.train.forecast import Forecast, forecast, without_activations
+from bettersynth.train.machines import CardPlan, host_bytes, on_cards
+from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_processor
+from bettersynth.train.sampler import OrderSpec, micro_batches
 from bettersynth.train.stages import StageJob, build_processor, finished_stage
 from bettersynth.train.trainer import order_spec
 
 Status = Literal["to do", "continues", "done"]
 
-_SAVED_PER_LINEAR = 1.5
-"""Activations kept per linear layer, in multiples of its input and output: with norms, functions and residuals."""
+TEXT_TOKENS = 128
+"""Text of a sample beside its picture, where no data says how long it is; half of it is learnt from."""
+_STORED_BYTES = 2
+"""Bytes of a number in base model files (bf16); while they are read, both copies exist."""
+_LOADED_BYTES = 4
+_STATE_COPIES = 1
+"""A new resumable state is whole on disk before an old one is removed."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,10 @@ class StagePlan:
         samples: training samples to show, repetitions counted; ``tokens`` in them, image tokens included (an
             estimate when the data is not shown a whole number of times).
         trainable_parameters, frozen_parameters: numbers, not bytes.
-        memory_bytes: rough need of one device by part.
+        memory_bytes: one device's tensors by part, at the moment when they are most; ``peak_bytes`` is their sum.
+        host_bytes, disk_bytes: the most that the host's memory and the output folder hold.
+        flops: arithmetic of the whole stage, recomputation included.
+        cards: on which cards it fits, and for how many hours it runs there.
     """
 
     stage: int
@@ -55,6 +66,11 @@ class StagePlan:
     trainable_parameters: int
     frozen_parameters: int
     memory_bytes: Mapping[str, int]
+    peak_bytes: int
+    host_bytes: int
+    disk_bytes: int
+    flops: float
+    cards: tuple[CardPlan, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -78,10 +94,18 @@ def plan_stage(config: StageConfig, *, out: Path | None = None, num_devices: int
     processor = build_processor(config, family, model)
     data = prepare(config, processor)
     spec = order_spec(config, data)
-    names = {name for name, _ in family.trainable(model, config.stage)}
-    counts = {True: 0, False: 0}
-    for name, parameter in model.named_parameters():
-        counts[name in names] += parameter.numel()
+    processor = prepare_processor(config, family, model, processor)
+    largest: Batch | None = None
+    usual: Batch | None = None
+    if config.unified is None:
+        largest, usual = _batches(config, data, spec, processor)
+    else:
+        notes.append(t("activations of joint packs are not planned; they come on top"))
+    if config.techniques:
+        notes.append(t("what techniques keep (teachers, averages) is not planned; it comes on top"))
+    is_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
+    work = _Work(largest, usual, spec.total, num_devices, is_cpu)
+    needs = _needs(config, family, model, work)
     status, done = _status(config, out, num_devices, spec.steps)
     return StagePlan(
         stage=config.stage,
@@ -94,10 +118,59 @@ def plan_stage(config: StageConfig, *, out: Path | None = None, num_devices: int
         steps=spec.steps,
         global_batch=spec.global_batch,
         tokens=round(sum(data.examples.num_tokens) * spec.total / len(data.examples)),
-        trainable_parameters=counts[True],
-        frozen_parameters=counts[False],
-        memory_bytes=_memory(config, model, data, spec, counts),
         notes=(*data.notes, *notes),
+        **needs,
+    )
+
+
+def plan_shapes(config: StageConfig, sizes: str, *, num_devices: int = 1, tokens: int | None = None) -> StagePlan:
+    """Work out a stage of a model of known sizes from its settings alone; needs neither data nor weights.
+
+    Args:
+        sizes: a model preset, e.g. ``mgm_2b``.
+        num_devices: devices that would share a step.
+        tokens: of every sample, image tokens included; by default one picture and 128 tokens of text.
+
+    Raises:
+        ConfigError: no such sizes, a family without them, or a sample longer than the settings allow.
+    """
+    config = config.with_devices(num_devices)
+    family = load_family(config.family)
+    build, example = getattr(family, "of_sizes", None), getattr(family, "example_batch", None)
+    if build is None or example is None:
+        raise ConfigError(t("this family cannot be planned by its sizes alone"), where="--shapes", got=config.family)
+    model: nn.Module = build(sizes)
+    image_tokens = int(family.image_tokens(model))  # type: ignore[attr-defined]
+    length = tokens if tokens is not None else min(image_tokens + TEXT_TOKENS, config.max_length)
+    if not image_tokens < length <= config.max_length:
+        raise ConfigError(
+            t("no sample can be that long"),
+            where="--plan-tokens",
+            got=length,
+            expected=t("more than {low}, at most {high}", low=image_tokens, high=config.max_length),
+        )
+    rows = config.max_samples or config.samples_seen or 0
+    samples = config.samples_seen or config.epochs * rows
+    if not samples:
+        raise ConfigError(t("nothing says how many samples there are"), expected="max_samples | samples_seen")
+    batch: Batch = example(model, config.per_device_batch_size, length, is_packed=config.packing)
+    work = _Work(batch, None, samples, num_devices, is_cpu=config.device == "cpu")
+    needs = _needs(config, family, model, work)
+    global_batch = config.global_batch or 1
+    note = t("{sizes}, every sample with one picture and {n} tokens in all", sizes=sizes, n=length)
+    return StagePlan(
+        stage=config.stage,
+        status="to do",
+        done_steps=0,
+        rows=rows,
+        sampled_out=0,
+        rejected={},
+        samples=samples,
+        steps=-(-samples // global_batch),
+        global_batch=global_batch,
+        tokens=samples * length,
+        notes=(note,),
+        **needs,
     )
 
 
@@ -113,25 +186,74 @@ def _status(config: StageConfig, out: Path | None, num_devices: int, steps: int)
     return "to do", 0
 
 
-def _memory(
-    config: StageConfig, model: nn.Module, data: TrainingSet, spec: OrderSpec, counts: Mapping[bool, int]
-) -> dict[str, int]:
-    """Bytes by part: exact for weights, gradients and optimiser; activations are a rough estimate."""
-    frozen_size = torch.empty((), dtype=COMPUTE_DTYPES[config.precision]).element_size()
-    longest = sorted(data.examples.num_tokens, reverse=True)[: spec.micro_batch]
-    positions = max(longest) * len(longest)
-    widths = [
-        module.in_features + module.out_features
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and "tower" not in name  # towers run without gradients
-    ]
-    layers = max(1, len([name for name, module in model.named_modules() if name.endswith("mlp")]))
-    kept = sum(widths) / layers if config.gradient_checkpointing else sum(widths)
+def _batches(config: StageConfig, data: TrainingSet, spec: OrderSpec, processor: Processor) -> tuple[Batch, Batch]:
+    """The training's largest micro-batch, which decides the memory, and one of usual size, which decides the time."""
+    lengths = data.examples.num_tokens
+    order = data.order(spec)
+    passes = [batch for step in range(spec.steps) for batch in micro_batches(order, spec, step)]
+
+    def positions(batch: Sequence[int]) -> int:
+        return sum(lengths[i] for i in batch) if config.packing else len(batch) * max(lengths[i] for i in batch)
+
+    pictures = data.examples.has_image
+    passes.sort(key=lambda batch: (positions(batch), sum(pictures[i] for i in batch)))
+    mean = sum(map(positions, passes)) / len(passes)
+    usual = min(passes, key=lambda batch: abs(positions(batch) - mean))
+    return _collate(data, processor, passes[-1]), _collate(data, processor, usual)
+
+
+def _collate(data: TrainingSet, processor: Processor, indices: Sequence[int]) -> Batch:
+    examples, pixels = [], []
+    for index in indices:
+        try:
+            pixels.append(processor.load_pixels(data.examples[index]))
+        except DataError:
+            continue  # the training leaves it out, too
+        examples.append(data.examples[index])
+    if not examples:
+        raise DataError(t("no usable training sample"), got=", ".join(data.examples.key(index) for index in indices))
+    return processor.collate(examples, pixels)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a stage's need follows from, besides its settings: batches, amount, devices."""
+
+    largest: Batch | None
+    usual: Batch | None
+    samples: int
+    num_devices: int
+    is_cpu: bool
+
+
+def _needs(config: StageConfig, family: ModelFamily, model: nn.Module, work: _Work) -> dict[str, Any]:
+    """The fields of a plan that follow from shapes."""
+    if work.largest is None:
+        found = without_activations(config, family, model)
+    else:
+        found = forecast(config, family, model, work.largest)
+    usual = found if work.usual is None else forecast(config, family, model, work.usual, update=False)
+    flops = float(usual.flops * -(-work.samples // config.per_device_batch_size))
+    pictures = work.largest["images"].nbytes if work.largest is not None and "images" in work.largest else 0
+    ahead = max(1, config.workers) * config.prefetch_batches
+    steady = [config.pixel_cache_bytes, ahead * pictures, found.host_bytes, found.peak_bytes if work.is_cpu else 0]
     return {
-        "trainable_weights": 4 * counts[True],
-        "frozen_weights": frozen_size * counts[False],
-        "gradients": 4 * counts[True],
-        "optimizer": 8 * counts[True],
-        "activations_estimate": round(positions * kept * frozen_size * _SAVED_PER_LINEAR),
-        "pixel_cache": config.pixel_cache_bytes,
+        "trainable_parameters": found.trained,
+        "frozen_parameters": found.frozen,
+        "memory_bytes": found.parts,
+        "peak_bytes": found.peak_bytes,
+        "host_bytes": host_bytes(load=(_STORED_BYTES + _LOADED_BYTES) * (found.trained + found.frozen), steady=steady),
+        "disk_bytes": _disk(config, found),
+        "flops": flops,
+        "cards": on_cards(found.peak_bytes, flops, devices=work.num_devices),
     }
+
+
+def _disk(config: StageConfig, found: Forecast) -> int:
+    """States while training, or one and the result; what stage 1 writes is written in two formats."""
+    states = found.state_bytes * (config.save_total_limit + _STATE_COPIES)
+    if config.stage == 1:
+        result = 2 * 4 * found.trained
+    else:
+        result = torch.empty((), dtype=COMPUTE_DTYPES[config.precision]).element_size() * (found.trained + found.frozen)
+    return max(states, found.state_bytes * config.save_total_limit + result)

@@ -38,7 +38,8 @@ def prepare_model(
         if enable is None:
             raise ConfigError(t("this family has no gradient checkpointing"), where="gradient_checkpointing")
         enable(model)
-    model.to(devices.device)
+    if any(tensor.device != devices.device for tensor in (*model.parameters(), *model.buffers())):
+        model.to(devices.device)
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     devices.broadcast_([parameter.data for _, parameter in trained])
     return trained

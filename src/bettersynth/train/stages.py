@@ -199,6 +199,7 @@ def _train(job: StageJob, family: ModelFamily, watchers: Sequence[Callback]) -> 
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "log": LOG_FILE,
+            **trainer.memory,
         }
         facts = stage_facts(job, data, result)
         artifact = write_manifest(job.out, kind="checkpoint", facts=facts, files=names, parents=job.parents, run=run)

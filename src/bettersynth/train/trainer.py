@@ -29,6 +29,7 @@ from bettersynth.train.ema import build_average
 from bettersynth.train.examples import RejectedRow, TrainingSet
 from bettersynth.train.features import open_features
 from bettersynth.train.loader import Loader, MicroBatch
+from bettersynth.train.memory import measured
 from bettersynth.train.mixture import pack_batches
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model, prepare_processor
 from bettersynth.train.sampler import OrderSpec, micro_batches
@@ -148,7 +149,9 @@ class Trainer:
             settings=self.config.result_settings(),
         )
         self.model.train()
-        with reproducible(self.config, self.devices.device), stop_on_signals(self._stop):
+        tensors = [parameter for _, parameter in self.parameters]
+        watch = measured(self.model, tensors, self.optimizer, is_tracked=self.config.track_memory)
+        with reproducible(self.config, self.devices.device), stop_on_signals(self._stop), watch as self.memory:
             try:
                 self.callbacks.on_start(info)
                 self.order = self.techniques.order(self.order)

@@ -160,7 +160,7 @@ def test_plan_says_what_will_happen_and_touches_nothing(trained: Path, data: Pat
     model = load_start(config, load_family("mgm"))
     sizes = {name: p.numel() for name, p in load_family("mgm").trainable(model, 1)}
     assert plan.trainable_parameters == sum(sizes.values())
-    assert plan.memory_bytes["optimizer"] == 8 * sum(sizes.values())
+    assert plan.memory_bytes["optimizer"] == pytest.approx(8 * sum(sizes.values()), rel=0.01)
     done = plan_stage(config, out=trained / "MGM-2B-Pretrain-x")
     assert (done.status, done.done_steps) == ("done", 8)
     waiting = plan_stage(config_for(data, 2, adapter=tmp_path / "later"), out=tmp_path / "new")

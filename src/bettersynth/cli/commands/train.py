@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--check-batch", nargs=3, type=int, metavar=("B", "A", "N"), help=t("only check B x A x N against --expected"))
     add("--expected", type=int, default=256, help=t("global batch for --check-batch"))
     add("--plan", action="store_true", help=t("say what would be done and what it needs; change nothing"))
+    add("--shapes", metavar="SIZES", help=t("with --plan: plan for these model sizes, without data and weights"))
+    add("--plan-tokens", type=int, metavar="N", help=t("with --shapes: tokens of a sample, image tokens included"))
+    add("--devices", type=int, metavar="N", help=t("with --plan: devices that share the work"))
     add("--json", action="store_true", help=t("print JSON"))
 
 
@@ -124,6 +127,8 @@ def run(args: argparse.Namespace) -> int:
     if args.init_from is not None:
         for stage in ("pretrain", "finetune"):
             overrides.setdefault(stage, {}).setdefault("init_from", str(args.init_from))
+    if args.shapes is not None:
+        return _plan_shapes(args, overrides)
     inputs = _inputs(args)
     if args.stage != "1" and args.pretrain_data is None:
         _choose_start(args, overrides)
@@ -193,18 +198,65 @@ def shown(artifact: Any) -> dict[str, Any]:
     return {**shown, "wall_s": artifact.run.get("wall_s"), "cpu_s": artifact.run.get("cpu_s")}
 
 
-def _plan(args: argparse.Namespace, stages: list[tuple[int, Any]]) -> int:
-    from dataclasses import asdict
+def _devices(args: argparse.Namespace) -> int:
+    return args.devices or int(os.environ.get("WORLD_SIZE", "1"))
 
+
+def _plan(args: argparse.Namespace, stages: list[tuple[int, Any]]) -> int:
     from bettersynth.train.plan import plan_stage
     from bettersynth.train.stages import stage_folder
 
-    plans = [asdict(plan_stage(config, out=stage_folder(args.out, stage, args.name))) for stage, config in stages]
+    places = {stage: stage_folder(args.out, stage, args.name) for stage, _ in stages}
+    plans = [plan_stage(config, out=places[stage], num_devices=_devices(args)) for stage, config in stages]
+    return _show_plans(args, plans)
+
+
+def _plan_shapes(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]) -> int:
+    """Plan by a model's sizes: before there is anything but a preset.
+
+    Raises:
+        ConfigError: --plan or --preset is missing, or see plan_shapes.
+    """
+    from bettersynth.train.plan import plan_shapes
+    from bettersynth.train.preset import load_preset, stage_settings
+
+    missing = [flag for flag, value in (("--plan", args.plan), ("--preset", args.preset)) if not value]
+    if missing:
+        raise ConfigError(t("needed: {flags}", flags=", ".join(missing)))
+    preset = load_preset(args.preset)
+    places = {"data": "-", "model_zoo": "-"}
+    names = {"1": ("pretrain",), "2": ("finetune",), "both": ("pretrain", "finetune")}[args.stage]
+    numbers = {"pretrain": 1, "finetune": 2}
+    configs = [stage_settings(preset, numbers[name], {**places, **overrides.get(name, {})}) for name in names]
+    plans = [plan_shapes(one, args.shapes, num_devices=_devices(args), tokens=args.plan_tokens) for one in configs]
+    return _show_plans(args, plans)
+
+
+def _show_plans(args: argparse.Namespace, plans: list[Any]) -> int:
+    from dataclasses import asdict
+
+    from bettersynth.cli.render import print_rows
+
     if args.json:
-        print_json(plans)
-    else:
-        for plan in plans:
-            memory = plan.pop("memory_bytes")
-            print_facts({**plan, **{f"memory {part}": f"{size / 2**20:,.1f} MiB" for part, size in memory.items()}})
-            print()
+        print_json([asdict(plan) for plan in plans])
+        return 0
+    for plan in plans:
+        facts = asdict(plan)
+        parts, cards = facts.pop("memory_bytes"), facts.pop("cards")
+        sizes = {key: facts.pop(f"{key}_bytes") for key in ("peak", "host", "disk")}
+        print_facts(facts)
+        print()
+        rows = [(t("device: {part}", part=part), _size(size)) for part, size in parts.items()]
+        rows += [(t("device, all at the peak"), _size(sizes["peak"])), (t("host memory"), _size(sizes["host"]))]
+        print_rows((t("memory and disk"), t("size")), [*rows, (t("disk"), _size(sizes["disk"]))], align="<>")
+        print()
+        rows = [
+            (card["name"], card["memory_gb"], t("yes") if card["fits"] else t("no"), card["hours"]) for card in cards
+        ]
+        print_rows((t("card"), "GB", t("fits"), t("hours, assumed")), rows, align="<><>")
+        print()
     return 0
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"

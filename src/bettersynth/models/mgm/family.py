@@ -9,14 +9,25 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.lang import t
-from bettersynth.models.family import BaseFolders, Batch, LoraSites, LossOutput, Processor
+from bettersynth.models.family import (
+    IGNORE_LABEL,
+    IMAGE_MARKER,
+    BaseFolders,
+    Batch,
+    Example,
+    LoraSites,
+    LossOutput,
+    Processor,
+)
 from bettersynth.models.mgm import convert, load
+from bettersynth.models.mgm.collate import collate, pack
 from bettersynth.models.mgm.config import CONFIG_FILE, MgmConfig
 from bettersynth.models.mgm.model import CONNECTOR, TOWERS, EmbeddingHook, MgmModel
 from bettersynth.models.mgm.processor import MgmProcessor, build_processor
@@ -136,6 +147,27 @@ class MgmFamily:
         assert isinstance(processor, MgmProcessor)
         _mgm(model).enable_packing()
         return replace(processor, is_packed=True)
+
+    def of_sizes(self, preset: str) -> MgmModel:
+        """A model of a preset's sizes without memory for its weights."""
+        return load.build_empty(load.preset_config(preset))
+
+    def image_tokens(self, model: nn.Module) -> int:
+        """Positions that a picture takes."""
+        return _mgm(model).config.tokens_per_image
+
+    def example_batch(self, model: nn.Module, num_samples: int, num_tokens: int, *, is_packed: bool = False) -> Batch:
+        """A batch as large as one of samples with a picture and ``num_tokens`` tokens, half of whose text is learnt."""
+        config = _mgm(model).config
+        text = num_tokens - config.tokens_per_image
+        labels = [IGNORE_LABEL] * (text - text // 2 + 1) + [0] * (text // 2)
+        example = Example("", [IMAGE_MARKER, *([0] * text)], labels, (), num_tokens)
+        picture = np.zeros((config.image_size_aux, config.image_size_aux, 3), dtype=np.uint8)
+        if is_packed:
+            _mgm(model).enable_packing()
+        join = pack if is_packed else collate
+        examples, pixels = [example] * num_samples, [[picture]] * num_samples
+        return join(examples, pixels, tokens_per_image=config.tokens_per_image)
 
     def tower_features(self, model: nn.Module, pixels: torch.Tensor) -> Batch:
         """What the frozen towers make of pictures (I, H, W, 3): tensors with one row per picture, which :meth:`loss`

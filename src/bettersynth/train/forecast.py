@@ -1,0 +1,137 @@
+"""What a training step will need, by running it on shapes: real code, tensors without memory, no arithmetic.
+
+The model's parameters are replaced by tensors that have a shape and a type but no bytes; then the very functions that
+train (freezing, low-rank layers, checkpointing, loss, update) run on them under the tracker that measures real runs.
+So the forecast follows every change of the code, and MGM-2B takes seconds on a laptop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from bettersynth.config.train import StageConfig
+from bettersynth.models.family import Batch, ModelFamily
+from bettersynth.train import memory, optim
+from bettersynth.train.distributed import Devices
+from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model
+
+_CPU = Devices(0, 1, torch.device("cpu"))
+
+
+def _is_list(value: torch.Tensor) -> bool:
+    """Whether an input may be read as Python numbers (lengths, counts): it is then kept as it is."""
+    return value.ndim <= 1 and not value.is_floating_point()
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A step by shapes.
+
+    Attributes:
+        peak_bytes: most bytes of tensors alive on the device; ``parts`` sums up to it.
+        host_bytes: bytes of tensors kept on the host by offloading.
+        flops: of one forward and backward pass of the batch, recomputation included.
+        trained, frozen: numbers in the parameters, with low-rank layers if there are any.
+        trained_bytes: what a resumable state holds of parameters and optimiser.
+    """
+
+    peak_bytes: int
+    parts: Mapping[str, int]
+    host_bytes: int
+    flops: int
+    trained: int
+    frozen: int
+    state_bytes: int
+
+
+def forecast(
+    config: StageConfig, family: ModelFamily, model: nn.Module, batch: Batch, *, update: bool = True
+) -> Forecast:
+    """Run a stage's step on shapes.
+
+    Args:
+        config: with accumulation filled in (``with_devices``).
+        model: of the sizes in question, on any device; it is left without values.
+        batch: one micro-batch; only its shapes count.
+        update: also accumulate and update, where the peak may be; False: one pass, for its arithmetic alone.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True) as shapes:
+        _drop_values(model)
+        batch = {name: value if _is_list(value) else shapes.from_tensor(value) for name, value in batch.items()}
+        trained = prepare_model(config, family, model, _CPU)
+        model.train()
+        tensors = [parameter for _, parameter in trained]
+        optimizer = optim.build_optimizer(trained, config)
+        if update:  # the states exist from the second step on
+            _update(optimizer, tensors)
+        tracker = memory.LiveBytes("cpu", logits_width=memory.logits_width(model), is_shapes=True)
+        with tracker, memory.attributed(tracker, model, tensors, optimizer):
+            tracker.assign(batch.values(), memory.BUFFERS)
+            _pass(config, family, model, batch)
+            flops = tracker.flops
+            if update:
+                if (config.gradient_accumulation_steps or 1) > 1:
+                    _pass(config, family, model, batch)
+                _update(optimizer, tensors)
+    numbers = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    own = sum(numbers[name] for name, _ in trained)
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    state_bytes = sum(value.nbytes for value in [*states, *tensors] if isinstance(value, torch.Tensor))
+    return Forecast(
+        peak_bytes=tracker.peak_bytes,
+        parts=tracker.peak,
+        host_bytes=tracker.host_bytes,
+        flops=flops,
+        trained=own,
+        frozen=sum(numbers.values()) - own,
+        state_bytes=state_bytes,
+    )
+
+
+def without_activations(config: StageConfig, family: ModelFamily, model: nn.Module) -> Forecast:
+    """For families whose batches cannot be run on shapes: weights, gradients and optimiser alone; no arithmetic."""
+    names = {name for name, _ in family.trainable(model, config.stage)}
+    counts = {True: 0, False: 0}
+    for name, parameter in model.named_parameters():
+        counts[name in names] += parameter.numel()
+    size = torch.empty((), dtype=COMPUTE_DTYPES[config.precision]).element_size()
+    parts = dict.fromkeys(memory.PARTS, 0)
+    parts |= {memory.TRAINED: 4 * counts[True], memory.FROZEN: size * counts[False]}
+    parts |= {memory.GRADIENTS: 4 * counts[True], memory.OPTIMIZER: 8 * counts[True]}
+    return Forecast(sum(parts.values()), parts, 0, 0, counts[True], counts[False], 12 * counts[True])
+
+
+def _pass(config: StageConfig, family: ModelFamily, model: nn.Module, batch: Batch) -> None:
+    is_full = config.precision == "fp32"
+    with nullcontext() if is_full else torch.autocast("cpu", dtype=COMPUTE_DTYPES[config.precision]):
+        output = family.loss(model, batch)
+    (output.loss_sum / 2.0).backward()
+
+
+def _update(optimizer: torch.optim.Optimizer, tensors: list[nn.Parameter]) -> None:
+    for parameter in tensors:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    grads = optim.gradients(tensors)
+    optim.total_norm(grads)
+    torch._foreach_mul_(grads, 0.5)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _drop_values(model: nn.Module) -> None:
+    """Replace every tensor of a model by one without memory; parameters become float32, as they are loaded."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                value = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
+                module._parameters[name] = nn.Parameter(value, requires_grad=parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu")

@@ -1,0 +1,147 @@
+"""The plan before launch: within 10 % of what is then alive, however memory is saved; and what follows from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bettersynth.cli.main import main
+from bettersynth.config.train import StageConfig
+from bettersynth.core.errors import ConfigError
+from bettersynth.train import memory
+from bettersynth.train.callbacks import Callback
+from bettersynth.train.machines import GIB, on_cards
+from bettersynth.train.plan import plan_shapes, plan_stage
+from bettersynth.train.preset import load_preset, stage_settings
+from bettersynth.train.stages import run_stage
+
+Configure = Callable[..., StageConfig]
+TOLERANCE = 0.10
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stage": 1},
+        {"precision": "bf16", "gradient_checkpointing": True},
+        {"lora": {"rank": 16}, "packing": True},
+    ],
+    ids=str,
+)
+def test_plan_is_within_a_tenth_of_what_is_alive(
+    mgm_configure: Configure, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = mgm_configure(track_memory=True, **changes)
+    plan = plan_stage(config)
+    run = run_stage(config, out=tmp_path / "run", progress=Callback()).run
+    assert run["peak_tensor_bytes"] == pytest.approx(plan.peak_bytes, rel=TOLERANCE)
+    assert run["flops"] == pytest.approx(plan.flops, rel=0.2)  # towers dominate here: it matters who has a picture
+    assert run["peak_rss_bytes"] > run["peak_tensor_bytes"]  # beside it: the interpreter and the libraries
+    assert sum(plan.memory_bytes.values()) == plan.peak_bytes
+    for part in (memory.TRAINED, memory.FROZEN, memory.OPTIMIZER):
+        assert run["peak_tensor_parts"][part] == plan.memory_bytes[part], part
+    written = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert written < plan.disk_bytes
+
+
+def test_tracker_counts_what_is_alive_once_and_forgets_what_is_gone() -> None:
+    with memory.LiveBytes("cpu", logits_width=7) as tracker:
+        one = torch.zeros(1000)
+        view = one[:10] + 0  # 10 new numbers; the slice itself has none of its own
+        assert sum(tracker.live.values()) == 4000 + 40
+        tracker.assign([one], memory.FROZEN)
+        scores = torch.ones(5, 7)
+        assert dict(tracker.live) == {memory.FROZEN: 4000, memory.ACTIVATIONS: 40, memory.LOGITS: 140}
+        del one, scores, view
+        assert sum(tracker.live.values()) == 0
+    assert tracker.peak_bytes == 4180
+    assert tracker.peak[memory.LOGITS] == 140
+
+
+def test_tracker_sees_gradients_states_and_products() -> None:
+    layer = nn.Linear(8, 4, bias=False)
+    optimizer = torch.optim.AdamW(layer.parameters(), foreach=False)
+    with memory.measured(layer, [layer.weight], optimizer, is_tracked=True) as facts:
+        layer(torch.ones(2, 8)).sum().backward()
+        optimizer.step()
+    assert facts["flops"] == 2 * (2 * 2 * 8 * 4)  # one product forward and one backward: inputs need no gradient
+    assert facts["peak_tensor_parts"][memory.GRADIENTS] == 4 * 32
+    with memory.measured(layer, [layer.weight], optimizer, is_tracked=False) as facts:
+        pass
+    assert facts == {}
+
+
+def test_host_memory_does_not_count_for_the_device() -> None:
+    with memory.LiveBytes("cpu") as tracker:
+        kept = torch.zeros(1000)
+        tracker.assign([kept], memory.HOST)
+        torch.zeros(10)
+    assert tracker.host_bytes == 4000
+    assert tracker.peak_bytes == 4000  # the moment before it was said to be the host's
+    tracker = memory.LiveBytes("cpu")
+    tracker.assign([kept], memory.HOST)
+    assert tracker.live[memory.HOST] == 4000
+
+
+def test_cards_fit_with_room_to_spare_and_share_the_hours() -> None:
+    cards = {card.name: card for card in on_cards(int(22.5 * GIB), 1e18)}
+    assert not cards["RTX 4090"].fits  # 24 GB are 22.35 GiB
+    assert cards["L40S"].fits
+    halved = {card.name: card for card in on_cards(1, 1e18, devices=2)}
+    assert halved["H100"].hours == pytest.approx(cards["H100"].hours / 2, abs=0.02)
+    assert on_cards(1, 0.0, moved_bytes=12e9 * 3600)[0].hours == 1.0
+
+
+def test_plan_by_sizes_needs_no_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--set", "pretrain.max_length=256", "--set", "finetune.max_length=256", "--set", "finetune.lora=true"]
+    words = ["train", "--preset", "solution", "--plan", "--shapes", "mgm_tiny", "--plan-tokens", "100", "--json"]
+    rows = ["--set", "pretrain.max_samples=1000", "--set", "finetune.max_samples=640"]
+    assert main([*words, *settings, *rows]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["steps"], second["steps"]) == (24, 20)
+    assert second["tokens"] == 2 * 640 * 100
+    assert second["trainable_parameters"] > first["trainable_parameters"]
+    assert main([*words[:-1], *settings, *rows]) == 0
+    shown = capsys.readouterr().out
+    assert "device, all at the peak" in shown
+    assert "RTX 4090" in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens": 9}, "no sample can be that long"),
+        ({"tokens": 99_999}, "no sample can be that long"),
+        ({"sizes": "mgm_3b"}, "unknown model preset"),
+    ],
+)
+def test_impossible_plans_by_sizes(changes: dict[str, Any], message: str) -> None:
+    config = stage_settings(load_preset("10k"), 2, {"data": "-", "model_zoo": "-"})
+    with pytest.raises(ConfigError, match=message):
+        plan_shapes(config, **{"sizes": "mgm_tiny", **changes})
+
+
+def test_shapes_without_plan_or_amount_are_refused(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--preset", "10k", "--shapes", "mgm_tiny"]) == 2
+    assert "--plan" in capsys.readouterr().err
+    config = stage_settings(load_preset("solution"), 2, {"data": "-", "model_zoo": "-"})
+    with pytest.raises(ConfigError, match="how many samples"):
+        plan_shapes(config, "mgm_tiny")
+
+
+@pytest.mark.slow
+def test_the_real_sizes_by_shapes_alone() -> None:
+    """MGM-2B: 2.5 billion trained numbers at 16 bytes each before anything is computed."""
+    config = stage_settings(load_preset("10k"), 2, {"data": "-", "model_zoo": "-"})
+    plan = plan_shapes(config, "mgm_2b")
+    assert plan.trainable_parameters == 2_519_431_424
+    assert plan.memory_bytes["trained_weights"] == 4 * plan.trainable_parameters
+    assert plan.memory_bytes["optimizer"] == pytest.approx(8 * plan.trainable_parameters, rel=1e-6)
+    assert 40 * GIB < plan.peak_bytes < 50 * GIB
+    assert not next(card for card in plan.cards if card.name == "RTX 4090").fits
