@@ -32,6 +32,7 @@ from bettersynth.train.loader import Loader, MicroBatch
 from bettersynth.train.memory import measured
 from bettersynth.train.mixture import pack_batches
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model, prepare_processor
+from bettersynth.train.probe import AlignmentProbe, open_probe
 from bettersynth.train.sampler import OrderSpec, micro_batches
 from bettersynth.train.session import reproducible, stop_on_signals
 from bettersynth.train.technique import TechniqueRun, Techniques
@@ -116,12 +117,12 @@ class Trainer:
             ahead=config.prefetch_batches,
             features=self.features,
         )
-        self.techniques = Techniques(
-            TechniqueRun(
-                *(config, family, model, self.parameters, data, self.spec, devices),
-                *(self._batches, out, self.callbacks.on_note),
-            )
+        self._run = TechniqueRun(
+            *(config, family, model, self.parameters, data, self.spec, devices),
+            *(self._batches, out, self.callbacks.on_note),
         )
+        self.techniques = Techniques(self._run)
+        self.probe: AlignmentProbe | None = None
         self._stop = threading.Event()
         self._saved_step = 0
 
@@ -134,7 +135,7 @@ class Trainer:
             RunInterrupted: Ctrl-C or SIGTERM came; the state after the current step is saved.
             BetterSynthError: loss or gradient is not finite, or too many pictures are damaged; the last state stays.
         """
-        self._resume()
+        state = self._resume()
         first = self.counters.step
         self._earlier_s = (self.counters.wall_s, self.counters.cpu_s)
         self._started = (time.perf_counter() - self.counters.wall_s, cpu_seconds() - self.counters.cpu_s)
@@ -155,6 +156,7 @@ class Trainer:
             try:
                 self.callbacks.on_start(info)
                 self.order = self.techniques.order(self.order)
+                self.probe = open_probe(self._run, self.order, state, first)
                 self._windows(first)
                 self.techniques.finish()
                 result = self._result()
@@ -190,6 +192,8 @@ class Trainer:
         for step in range(first, last):
             loss, grad_norm, stop = self._step(step, of_step(step))
             self.techniques.after_step(step + 1)
+            if self.probe is not None:
+                self.probe.after_step(step + 1, loss, grad_norm)
             self.callbacks.on_step(StepView(step + 1, self.spec.steps, loss, self.model, self.average))
             is_last = step + 1 == self.spec.steps
             self._log(step, loss, grad_norm, is_last)
@@ -407,7 +411,8 @@ class Trainer:
 
     # -- states --------------------------------------------------------------------------------------------------
 
-    def _resume(self) -> None:
+    def _resume(self) -> dict[str, Any]:
+        """Take up the newest state; returns it, empty when there is none."""
         state, damaged = checkpoint.load_newest(self.out)
         for path in damaged:
             self.callbacks.on_note(t("damaged training state passed over: {path}", path=path))
@@ -427,6 +432,7 @@ class Trainer:
         steps = self.devices.gather(self.counters.step)
         if len(set(steps)) > 1:
             raise ConfigError(t("the processes do not see the same output folder"), where=str(self.out), got=steps)
+        return state or {}
 
     def _save(self) -> None:
         if self.devices.is_main and self._saved_step != self.counters.step:
@@ -435,6 +441,8 @@ class Trainer:
             if self.average is not None:
                 state["average"] = self.average.tensors
             state["techniques"] = self.techniques.state()
+            if self.probe is not None:
+                state["probe"] = self.probe.state()
             folder = checkpoint.save_state(self.out, self.counters.step, state, self.config.save_total_limit)
             self.callbacks.on_save(self.counters.step, folder)
         self._saved_step = self.counters.step

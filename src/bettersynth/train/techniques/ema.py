@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from bettersynth.config.train import Number
+from bettersynth.train.ema import Average
 from bettersynth.train.technique import Technique, TechniqueRun
 
 
@@ -34,34 +34,36 @@ class Ema(Technique):
         super().__init__(settings, run)
         self._first = int(settings.start * run.spec.steps)
         self._updates = 0
-        self._average: list[torch.Tensor] = []
+        self._average: Average | None = None
 
-    @torch.no_grad()
+    def _new(self) -> Average:
+        return Average(list(self.run.parameters), float(self.settings.decay), is_on_cpu=False)
+
     def after_step(self, step: int) -> None:
         """Take the new weights in."""
         if step <= self._first:
             return
-        weights = [parameter.detach() for _, parameter in self.run.parameters]
-        if not self._average:
-            self._average = [weight.clone() for weight in weights]
+        if self._average is None:
+            self._average = self._new()
         else:
-            decay = min(float(self.settings.decay), (1 + self._updates) / (10 + self._updates))
-            torch._foreach_lerp_(self._average, weights, 1 - decay)
+            self._average.decay = min(float(self.settings.decay), (1 + self._updates) / (10 + self._updates))
+            self._average.update()
         self._updates += 1
 
-    @torch.no_grad()
     def finish(self) -> None:
         """Put the average in the place of the last weights."""
-        for (_, parameter), average in zip(self.run.parameters, self._average, strict=False):
-            parameter.copy_(average)
+        if self._average is not None:
+            for name, parameter in self.run.parameters:
+                parameter.data.copy_(self._average.tensors[name])
 
     def state(self) -> dict[str, Any]:
-        return {"updates": self._updates, "average": self._average}
+        return {"updates": self._updates, "average": self._average.tensors if self._average is not None else None}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self._updates = state["updates"]
-        device = self.run.devices.device
-        self._average = [average.to(device) for average in state["average"]]
+        if state["average"] is not None:
+            self._average = self._new()
+            self._average.load(state["average"])
 
     def facts(self) -> dict[str, Any]:
         return {"averaged_steps": self._updates}
