@@ -98,6 +98,32 @@ class CheckpointChatModel:
             answers.update(zip(indices, responses, strict=True))
         return [answers[index] for index in range(len(requests))]
 
+    def continuation(self, request: ChatRequest, text: str) -> tuple[float, bool]:
+        """Log-probability of ``text`` as the answer's beginning, and whether greedy decoding would write just that.
+
+        Raises:
+            DataError: an empty text, a damaged picture, or too long for the model.
+        """
+        import torch
+
+        from bettersynth.models.family import Example
+
+        ids = self.processor.tokenizer.encode(text)[0]
+        if not ids:
+            raise DataError(t("nothing to score"), where=request.key, got=repr(text))
+        key = _picture_key(request.image)
+        asked = self.processor.encode_question(request.key, request.prompt, ImageRef(key) if key else None)
+        whole = [*asked.input_ids, *ids]
+        example = Example(request.key, whole, whole, asked.images, asked.num_tokens + len(ids))
+        with torch.inference_mode():
+            batch = self._batch([example])
+            embeds = self.model.embed(batch, _Features(self, [request], [key]).of([0]))
+            hidden = self.model.hidden_states(embeds)[0, -len(ids) - 1 : -1]
+            logits = self.model.logits(hidden)
+            chosen = torch.tensor(ids, device=logits.device)
+            scores = logits.log_softmax(-1).gather(1, chosen[:, None])
+            return float(scores.sum()), bool((logits.argmax(-1) == chosen).all())
+
     def _batch(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         from bettersynth.models.mgm.collate import collate
 

@@ -1,0 +1,1 @@
+"""Our checkpoints inside other evaluation programs; each module is loaded by its program only."""
