@@ -2,8 +2,8 @@
 
 Reads the finished trials of an experiment (``bettersynth compare``): the readings that stage 1 took (``probe.jsonl``)
 and the scores at the end. A trial came out well when its score is above the middle between the experiment's worst and
-best trial. For each reading and signal: the area under the ROC curve (1 foretells perfectly, 0.5 not at all) with its 95 %
-bootstrap interval over trials, and Spearman's correlation with the score.
+best trial. For each reading and signal: the area under the ROC curve (1 foretells perfectly, 0.5 not at all) with its
+95 % bootstrap interval over trials, and Spearman's correlation with the score.
 """
 
 from __future__ import annotations
