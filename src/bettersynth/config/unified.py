@@ -13,7 +13,12 @@ PARTS = ("llm", "und", "gen", "embeddings", "vit", "connector", "time_embedder",
 """Parts that can be frozen; the autoencoder always is."""
 
 UNIFIED_PLACES = frozenset({"val_data"})
-UNIFIED_MACHINE = frozenset({"ema_device", "attention", "pack_tokens", "eval_steps", "state_dict_file", "val_samples"})
+UNIFIED_MACHINE = frozenset(
+    {
+        *("ema_device", "attention", "compile", "pack_tokens", "eval_steps", "val_samples"),
+        *("state_dict_file", "wandb_project", "wandb_run_name"),
+    }
+)
 """Keys that do not decide the trained weights beyond rounding."""
 
 
@@ -71,6 +76,8 @@ class UnifiedSettings(BaseModel):
     """Parts that are not trained; und also detaches the understanding tokens, so that only drawing is learnt."""
     attention: Literal["sdpa", "flex"] = "sdpa"
     """Kernel of the packed attention."""
+    compile: bool = False
+    """Compile the decoder's layers (torch.compile)."""
     ema_decay: Number = Field(0.0, ge=0, lt=1)
     """Decay of the moving average of the weights; 0 switches it off."""
     ema_device: Literal["cpu", "model"] = "cpu"
@@ -85,6 +92,10 @@ class UnifiedSettings(BaseModel):
     """Steps between two validations; save_steps when not given."""
     state_dict_file: bool = False
     """Write trained_model.pt (a plain state dict) beside the result, too."""
+    wandb_project: str | None = None
+    """Project of the W&B run, where report_to names wandb."""
+    wandb_run_name: str | None = None
+    """Its name."""
 
     @model_validator(mode="after")
     def _check_together(self) -> UnifiedSettings:

@@ -72,6 +72,11 @@ def kit_files(track: str) -> dict[str, str]:
     return files
 
 
+def walk_templates(folder: Traversable) -> Iterator[tuple[str, Traversable]]:
+    """Path and file of every template below a folder."""
+    return _walk(folder, "")
+
+
 def strategy_files(track: str) -> dict[str, Traversable]:
     """The strategies' recipes by file name; the demo's own (``demo/NAME.yaml``, ``NAME_demo.yaml``) come first."""
     root = resources.files("bettersynth.experiment").joinpath("strategies")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -264,17 +265,21 @@ class TensorBoardLog(Callback):
 
 
 class WandbLog(Callback):
-    """An offline Weights & Biases run under ``wandb/``; nothing is sent. Needs the extra ``wandb``."""
+    """A Weights & Biases run under ``wandb/``, offline unless ``WANDB_MODE`` says so. Needs the extra ``wandb``."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, project: str = "bettersynth", name: str | None = None) -> None:
+        self._folder, self._project, self._name = folder, project, name
         self._run: Any = None
 
     def on_start(self, info: RunInfo) -> None:
         import wandb  # type: ignore[import-not-found]
 
         self._run = wandb.init(
-            project="bettersynth", name=info.name, dir=str(self._folder), mode="offline", config=dict(info.settings)
+            project=self._project,
+            name=self._name or info.name,
+            dir=str(self._folder),
+            mode=os.environ.get("WANDB_MODE", "offline"),
+            config=dict(info.settings),
         )
 
     def on_log(self, record: LogRecord) -> None:
@@ -304,7 +309,9 @@ def build_callbacks(config: StageConfig, folder: Path) -> list[Callback]:
         trackers["tensorboard"] = lambda: TensorBoardLog(folder)
     if "wandb" in config.report_to:
         _need("report_to: wandb", "wandb", "wandb")
-        trackers["wandb"] = lambda: WandbLog(folder)
+        unified = config.unified
+        names = (unified.wandb_project or "bettersynth", unified.wandb_run_name) if unified else ("bettersynth", None)
+        trackers["wandb"] = lambda: WandbLog(folder, *names)
     # The text log copies earlier lines from the JSON lines, which the other one cuts at the resumed step: same lines.
     return [KitLog(folder, config.stage), JsonlLog(folder), *(build() for build in trackers.values())]
 

@@ -23,12 +23,15 @@ def prepare_model(
     Raises:
         ConfigError: the family trains nothing in this stage, or cannot do what the config asks for.
     """
-    if config.unified is not None and config.unified.freeze:
-        family.freeze(model, config.unified.freeze)  # type: ignore[attr-defined]
+    freeze = getattr(family, "freeze", None) if config.unified is not None else None
+    if freeze is not None:
+        freeze(model, config.unified.freeze)  # type: ignore[union-attr]
     chosen = family.trainable(model, config.stage)
     if not chosen:
         raise ConfigError(t("nothing is trainable in stage {stage}", stage=config.stage), where=family.name)
     names = {name for name, _ in chosen} if config.lora is None else lora.attach(config, family, model)
+    if freeze is not None:
+        names -= freeze(model, config.unified.freeze)  # type: ignore[union-attr]
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
         if name not in names:
@@ -38,6 +41,8 @@ def prepare_model(
         if enable is None:
             raise ConfigError(t("this family has no gradient checkpointing"), where="gradient_checkpointing")
         enable(model)
+    if config.unified is not None and config.unified.compile:
+        family.compile(model)  # type: ignore[attr-defined]
     if any(tensor.device != devices.device for tensor in (*model.parameters(), *model.buffers())):
         model.to(devices.device)
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -21,6 +21,7 @@ from bettersynth.models.bagel.packing import NO_DROPOUT
 from bettersynth.models.bagel.processor import UnifiedProcessor
 from bettersynth.models.family import ModelFamily, Processor
 from bettersynth.models.joint import JointOutput
+from bettersynth.train import lora
 from bettersynth.train.callbacks import Callback, RunInfo, StepView, read_log
 from bettersynth.train.loader import Loader
 from bettersynth.train.mixture import pack_batches
@@ -40,14 +41,20 @@ BEST_FILE = "best.json"
 def save(trainer: Trainer, folder: Path, *, dtype: torch.dtype) -> None:
     """Write the official folder. With an average, ``ema.safetensors`` holds it and ``model.safetensors`` the weights.
 
-    ``trained_model.pt``, where it is asked for, holds what ``ema.safetensors`` holds.
+    Low-rank additions are written as an adapter, and merged. ``trained_model.pt``, where it is asked for, holds what
+    ``ema.safetensors`` holds.
     """
     family: Any = trainer.family
-    settings = trainer.config.unified
+    config, settings = trainer.config, trainer.config.unified
     assert settings is not None
-    if trainer.average is not None:
+    if trainer.average is not None and config.lora is None:
         family.save_weights(trainer.model, folder, dtype=dtype, name=RAW_FILE)
     with nullcontext() if trainer.average is None else trainer.average.applied():
+        if config.lora is not None:
+            lora.save(config, family, trainer.model, folder / lora.FOLDER if config.lora.merge else folder)
+            if not config.lora.merge:
+                return
+            lora.merge(trainer.model)
         family.save_checkpoint(trainer.model, folder, dtype=dtype)
         if settings.state_dict_file:
             family.save_weights(trainer.model, folder, dtype=dtype, name=STATE_DICT_FILE)

@@ -254,3 +254,30 @@ def test_missing_and_damaged_pictures_are_found_before_training(tmp_path: Path) 
     text = refuse(found, tmp_path / "d.jsonl").render()
     assert "record 0 (a)" in text and "gone.png" in text and "image not found" in text and "record 1" in text
     assert "2 records cannot be used" in text
+
+
+def test_low_rank_additions_leave_the_rest_and_respect_frozen_parts(configure: Any, tmp_path: Path) -> None:
+    config = configure(epochs=1, lora={"rank": 2}, unified={"freeze": ["und"], "ema_decay": 0.5})
+    before = load_checkpoint(config.init_from, dtype=torch.float32).state_dict()
+    run_stage(config, out=tmp_path / "run", progress=QUIET)
+    after = load_checkpoint(tmp_path / "run", dtype=torch.float32).state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "language_model.model.layers.0.mlp_moe_gen.up_proj.weight" in moved and "llm2vae.weight" in moved
+    assert all("_moe_gen" in name or name.startswith(("vae2llm", "llm2vae", "time_embedder")) for name in moved)
+    assert (tmp_path / "run" / "lora" / "adapter_model.safetensors").is_file()
+
+
+def test_compiling_asks_every_layer(configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append(type(self).__name__))
+    run_stage(configure(epochs=1, samples_seen=8, unified={"compile": True}), out=tmp_path / "run", progress=QUIET)
+    assert asked == ["MotLayer"] * 2
+
+
+def test_half_precision_and_checkpointed_layers_train(configure: Any, tmp_path: Path) -> None:
+    found = {}
+    for name, change in (("fp32", {}), ("bf16", {"precision": "bf16"}), ("saved", {"gradient_checkpointing": True})):
+        run_stage(configure(epochs=1, **change), out=tmp_path / name, progress=QUIET)
+        found[name] = _log(tmp_path / name, "loss")
+    assert found["saved"] == pytest.approx(found["fp32"], rel=1e-5)
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=0.03)

@@ -1,4 +1,4 @@
-"""Train MGM in two stages, or one of them, under a track's fixed budget.
+"""Train MGM in two stages, or one of them, under a fixed budget; or BAGEL on texts and pictures jointly.
 
 Running the same command again continues an interrupted training; a finished stage is not trained twice.
 """
@@ -18,12 +18,15 @@ from bettersynth.core.lang import t
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``train``."""
     add = parser.add_argument
-    add("--preset", help=t("track or YAML file: online, final, 10k, demo, solution"))
+    add("--preset", help=t("track or YAML file: online, final, 10k, demo, solution; bagel_demo, bagel_7b"))
     add("--stage", choices=("1", "2", "both"), default="both", help=t("which stage (default: both)"))
     add("--pretrain-data", type=Path, metavar="JSON", help=t("stage-1 data in LLaVA form"))
     add("--pretrain-images", type=Path, metavar="DIR")
     add("--finetune-data", type=Path, metavar="JSON", help=t("stage-2 data in LLaVA form"))
     add("--finetune-images", type=Path, metavar="DIR")
+    add("--data", type=Path, metavar="RECORDS", help=t("records of texts and pictures (bagel_demo, bagel_7b)"))
+    add("--val-data", type=Path, metavar="RECORDS", help=t("validation records for them"))
+    add("--images", type=Path, metavar="DIR", help=t("folder of their pictures"))
     add("--model-zoo", type=Path, metavar="DIR", help=t("folder with LLM/ and OpenAI/"))
     add("--out", type=Path, default=Path("output"), help=t("output folder (default: output)"))
     add("--name", default="default", help=t("experiment name"))
@@ -47,12 +50,12 @@ def parse_overrides(words: list[str]) -> dict[str, dict[str, Any]]:
     for word in words:
         key, equals, value = word.partition("=")
         stage, dot, name = key.partition(".")
-        if not (equals and dot and stage in ("pretrain", "finetune")):
+        if not (equals and dot and stage in ("pretrain", "finetune", "joint")):
             raise ConfigError(
                 t("cannot read this setting"),
                 where="--set",
                 got=word,
-                expected="pretrain.KEY=VALUE | finetune.KEY=VALUE",
+                expected="pretrain.KEY=VALUE | finetune.KEY=VALUE | joint.KEY=VALUE",
             )
         overrides.setdefault(stage, {})[name] = yaml.safe_load(value)
     return overrides
@@ -83,6 +86,14 @@ def _from_env(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]) ->
         for key, value in values.items():
             if value is not None:
                 stage_values.setdefault(key, value)
+
+
+def _is_joint(preset: str | None) -> bool:
+    if preset is None:
+        return False
+    from bettersynth.train.preset import load_preset
+
+    return bool(load_preset(preset).joint)
 
 
 def _inputs(args: argparse.Namespace) -> Any:
@@ -122,6 +133,10 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     overrides = parse_overrides(args.set)
+    if args.data is not None or _is_joint(args.preset):
+        from bettersynth.cli.unified import run_preset
+
+        return run_preset(args, overrides.get("joint", {}))
     if args.from_env:
         _from_env(args, overrides)
     if args.init_from is not None:

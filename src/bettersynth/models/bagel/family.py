@@ -21,10 +21,16 @@ from bettersynth.models.bagel.processor import UnifiedProcessor
 from bettersynth.models.bagel.records import RecordEncoder
 from bettersynth.models.bagel.resize import ResizeRule
 from bettersynth.models.bagel.tokens import BagelTokenizer
-from bettersynth.models.family import BaseFolders, Batch, LossOutput, Processor
+from bettersynth.models.family import BaseFolders, Batch, LoraSites, LossOutput, Processor
 from bettersynth.models.joint import JointOutput, LossPart
 from bettersynth.models.layers.mot import GEN
 from bettersynth.models.stream import write_stream
+
+_LORA_PATTERN = (
+    r"language_model\.model\.layers\.\d+\."
+    r"(self_attn\.[qkvo]_proj(_moe_gen)?|mlp(_moe_gen)?\.(gate|up|down)_proj)"
+)
+_LORA_FULL = ("connector", "time_embedder", "vae2llm", "llm2vae")
 
 
 class BagelFamily:
@@ -79,15 +85,28 @@ class BagelFamily:
             settings.text_loss_reweighting,
         )
 
-    def freeze(self, model: nn.Module, parts: Sequence[str]) -> None:
-        """Exclude parts from training; see :data:`FREEZABLE`. ``und`` also stops gradients at understanding tokens."""
+    def freeze(self, model: nn.Module, parts: Sequence[str]) -> set[str]:
+        """Exclude parts from training; returns the names of their parameters.
+
+        ``und`` also stops gradients at understanding tokens. See :data:`FREEZABLE`.
+        """
         bagel = unwrap(model)
-        for part in parts:
-            matches = FREEZABLE[part]
-            for name, parameter in bagel.named_parameters():
-                if matches(name):
-                    parameter.requires_grad_(False)
         bagel.is_und_frozen = "und" in parts
+        frozen = set()
+        for name, parameter in bagel.named_parameters():
+            if any(FREEZABLE[part](name) for part in parts):
+                parameter.requires_grad_(False)
+                frozen.add(name)
+        return frozen
+
+    def lora_sites(self, model: nn.Module) -> LoraSites:
+        """Low-rank weights in both halves of the decoder; connector, time embedder and latent projections in full."""
+        return LoraSites(_LORA_PATTERN, _LORA_FULL, str(unwrap(model).tokenizer_folder or ""))
+
+    def compile(self, model: nn.Module) -> None:
+        """Compile each decoder layer in place; names of parameters stay as they are."""
+        for layer in unwrap(model).decoder.layers:
+            layer.compile(dynamic=True)
 
     def save_weights(self, model: nn.Module, folder: Path, *, dtype: torch.dtype, name: str) -> None:
         """One more weight file beside a saved folder: ``model.safetensors``, or a state dict called ``*.pt``."""

@@ -1,0 +1,160 @@
+"""Joint training of texts and pictures with the training guide's flags: what ``train_unified_generation.py`` calls.
+
+Started by ``python``, or by ``torchrun --nproc_per_node=N``. The same command again continues an interrupted training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bettersynth.core.errors import BetterSynthError, ConfigError
+from bettersynth.core.lang import set_language, t
+from bettersynth.train.unified_flags import FLAGS, Flag, build_job
+
+PROGRAM = "train_unified_generation.py"
+_KINDS = {"path": Path, "int": int, "float": float, "text": str}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The script's flags; abbreviations and unknown ones are refused."""
+    from bettersynth.cli.main import Help, Parser
+
+    summary = t("Train BAGEL on texts and pictures jointly; the same command continues an interrupted training")
+    parser = Parser(prog=PROGRAM, description=summary, formatter_class=Help, allow_abbrev=False)
+    for flag in FLAGS:
+        _add(parser, flag)
+    add = parser.add_argument
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=t("any other key, e.g. unified.dropout_text=0"))
+    add("--plan", action="store_true", help=t("say what would be done and what it needs; change nothing"))
+    add("--json", action="store_true", help=t("print JSON"))
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
+    shown = t(flag.help)
+    if flag.kind == "switch":
+        parser.add_argument(f"--{flag.name}", action="store_true", default=None, help=shown)
+        return
+    if flag.default is not None:
+        shown += t(" (default: {value})", value=flag.default)
+    options: dict[str, Any] = {"default": None, "help": shown}
+    if flag.kind == "list":
+        options |= {"nargs": "+", "metavar": "PART"}
+    elif "|" in flag.kind:
+        options["choices"] = flag.kind.split("|")
+    else:
+        options |= {"type": _KINDS[flag.kind], "metavar": flag.kind.upper()}
+    parser.add_argument(f"--{flag.name}", **options)
+
+
+def read_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """``["unified.dropout_text=0"]`` to a mapping; values are read as YAML.
+
+    Raises:
+        ConfigError: a word without ``=``.
+    """
+    import yaml
+
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(t("cannot read this setting"), where="--set", got=word, expected="KEY=VALUE")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, plan or train."""
+    names = {flag.name for flag in FLAGS}
+    flags = {name: value for name, value in vars(args).items() if name in names and value is not None}
+    overrides = read_overrides(args.set)
+    build_job(flags, overrides)  # wrong flags and paths are told before torch is loaded
+
+    from bettersynth.cli.commands.train import shown
+    from bettersynth.cli.render import print_facts, print_json
+    from bettersynth.train.unified_trainer import UnifiedTrainer
+
+    trainer = UnifiedTrainer(overrides=overrides, **flags)
+    if args.plan:
+        plan = asdict(trainer.plan())
+        print_json(plan) if args.json else print_facts({key: value for key, value in plan.items() if value != ()})
+        return 0
+    artifact = trainer.train()
+    facts = {"folder": str(artifact.folder), "digest": artifact.digest, **shown(artifact)}
+    print_json(facts) if args.json else print_facts(facts)
+    return 0
+
+
+def run_preset(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """``bettersynth train`` with a preset of a family that is trained in one stage."""
+    from bettersynth.core.errors import ConfigErrors
+    from bettersynth.train.preset import joint_preset_names, load_preset, stage_settings
+
+    preset = load_preset(args.preset) if args.preset else None
+    problems: list[BetterSynthError] = []
+    if preset is None or not preset.joint:
+        names = ", ".join(joint_preset_names())
+        expected = t("one of: {names}", names=names)
+        problems.append(ConfigError(t("--data needs a preset of joint training"), got=args.preset, expected=expected))
+    for flag, value in (("--data", args.data), ("--init-from", args.init_from)):
+        if value is None:
+            problems.append(ConfigError(t("needed: {flags}", flags=flag)))
+        elif not value.exists():
+            problems.append(ConfigError(t("not found"), where=flag, got=value))
+    if problems or preset is None:
+        raise ConfigErrors(problems)
+    settings = _nested(dict(preset.joint), overrides)
+    if args.val_data is not None:
+        settings["unified"] = {**settings.get("unified", {}), "val_data": str(args.val_data)}
+    places = {"data": args.data, "init_from": args.init_from, "image_root": args.images}
+    config = stage_settings(preset, 2, {**settings, **places})
+    return _train_preset(args, config)
+
+
+def _nested(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """``unified.KEY`` changes one key of a section and leaves the others as the preset has them."""
+    for name, value in overrides.items():
+        section, dot, key = name.partition(".")
+        if dot:
+            settings[section] = {**(settings.get(section) or {}), key: value}
+        else:
+            settings[section] = value
+    return settings
+
+
+def _train_preset(args: argparse.Namespace, config: Any) -> int:
+    from bettersynth.cli.commands.train import shown
+    from bettersynth.cli.render import print_facts, print_json
+    from bettersynth.train.plan import plan_stage
+    from bettersynth.train.stages import run_stage
+
+    out = args.out / "training_dirs" / f"BAGEL-{args.name}"
+    if args.plan:
+        plan = asdict(plan_stage(config, out=out))
+        print_json([plan]) if args.json else print_facts({key: value for key, value in plan.items() if value != ()})
+        return 0
+    artifact = run_stage(config, out=out)
+    facts = {"stage": "joint", "folder": str(artifact.folder), "digest": artifact.digest, **shown(artifact)}
+    print_json(facts) if args.json else print_facts(facts)
+    return 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the script; returns its exit code (0 done, 1 failed, 2 wrong request, 130 interrupted)."""
+    set_language(None)
+    try:
+        return run(build_parser().parse_args(list(sys.argv[1:] if words is None else words)))
+    except BetterSynthError as error:
+        sys.stdout.flush()
+        print(error.render(), file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
