@@ -1,5 +1,6 @@
 /* Inner loops that numpy cannot do fast. Optional: native.py compiles this file where a C compiler is at hand, and
- * what it does is done elsewhere too: MinHash by ops/_minhash.py, resizing by Pillow. No state, no allocation that outlives a call. */
+ * what it does is done elsewhere too: MinHash by ops/_minhash.py, repetition by the filters and mappers that ask for it,
+ * resizing by Pillow. No state, no allocation that outlives a call. */
 
 #include <math.h>
 #include <stdint.h>
@@ -188,6 +189,256 @@ int bs_minhash(const uint8_t *data, const int32_t *offsets, int64_t docs, int by
     free(marks);
     free(hashes);
     free(least);
+    return ok ? 0 : -1;
+}
+
+/* ---- Repetition ---- */
+
+static int table_bits(int64_t entries)
+{
+    int bits = 4;
+    while (((int64_t)1 << bits) < 2 * entries)
+        bits++;
+    return bits;
+}
+
+/* Where a key stands in a table of 2^bits, or the free place for it. Entries are row + 1, then the key's 32 bits, so
+ * that those of rows before count as free. */
+static uint32_t place_of(const uint64_t *table, int bits, uint64_t entry)
+{
+    const uint32_t last = (uint32_t)(((uint64_t)1 << bits) - 1);
+    uint32_t place = ((uint32_t)entry * 0x9E3779B1u) >> (32 - bits);
+    while (table[place] >> 32 == entry >> 32 && table[place] != entry)
+        place = (place + 1) & last;
+    return place;
+}
+
+/* found[row] = 1 for the rows in which a hash stands twice. rows: ascending; found: zero at first.
+ * Returns 0, or -1 without memory. */
+int bs_repeats(const uint32_t *hashes, const uint32_t *rows, int64_t count, uint8_t *found)
+{
+    int64_t longest = 0;
+    for (int64_t i = 0, first = 0; i < count; i++) {
+        first = i && rows[i] == rows[i - 1] ? first : i;
+        longest = i - first + 1 > longest ? i - first + 1 : longest;
+    }
+    const int bits = table_bits(longest);
+    uint64_t *table = calloc((size_t)1 << bits, sizeof *table);
+    if (!table)
+        return -1;
+    for (int64_t i = 0; i < count; i++) {
+        if (found[rows[i]])
+            continue;
+        const uint64_t entry = ((uint64_t)rows[i] + 1) << 32 | hashes[i];
+        const uint32_t place = place_of(table, bits, entry);
+        found[rows[i]] = table[place] == entry;
+        table[place] = entry;
+    }
+    free(table);
+    return 0;
+}
+
+static int64_t longest_of(const int64_t *starts, int64_t rows)
+{
+    int64_t longest = 0;
+    for (int64_t row = 0; row < rows; row++)
+        longest = starts[row + 1] - starts[row] > longest ? starts[row + 1] - starts[row] : longest;
+    return longest;
+}
+
+/* found[row] = 1 for the texts in which two sentences have the same letters, and for those whose sentences do not end
+ * at every mark. kinds: 1 letter, 2 line feed, 4 mark, 8 anything else that decides where a sentence ends; sentences
+ * without letters count when they have `least` characters. Returns 0, or -1 without memory. */
+int bs_sentences(const uint32_t *letters, const uint8_t *kinds, const int64_t *starts, int64_t rows, int64_t least,
+                 uint8_t *found)
+{
+    const int bits = table_bits(longest_of(starts, rows));
+    uint64_t *table = calloc((size_t)1 << bits, sizeof *table);
+    if (!table)
+        return -1;
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t begin = starts[row], seen = 0;
+        const int64_t stop = starts[row + 1];
+        uint64_t hash = 0;
+        for (int64_t i = begin; i < stop && !found[row]; i++) {
+            const uint8_t kind = kinds[i];
+            if (kind == 1) {
+                hash = (hash + letters[i] + 1) * 0x9E3779B97F4A7C15ull;
+                hash ^= hash >> 32;
+                seen++;
+            } else if (kind == 8 || (kind == 4 && i + 1 < stop && kinds[i + 1] == 4)) {
+                found[row] = 1;
+            }
+            if (!(kind & 6) && i + 1 < stop)
+                continue;
+            if (seen || i + 1 - begin >= least) {
+                const uint64_t entry = ((uint64_t)row + 1) << 32 | (uint32_t)hash;
+                const uint32_t place = place_of(table, bits, entry);
+                found[row] |= table[place] == entry;
+                table[place] = entry;
+            }
+            begin = i + 1;
+            hash = 0;
+            seen = 0;
+        }
+    }
+    free(table);
+    return 0;
+}
+
+/* The words of all texts: runs without kind 1, from the first to the last character of kind 2 in them; runs that have
+ * none are no words. Returns how many. */
+int64_t bs_words(const uint8_t *kinds, const int64_t *starts, int64_t rows, uint32_t *row_out, int64_t *start_out,
+                 int64_t *stop_out)
+{
+    int64_t count = 0;
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t first = -1, final = -1;
+        for (int64_t i = starts[row]; i <= starts[row + 1]; i++) {
+            if (i < starts[row + 1] && kinds[i] != 1) {
+                if (kinds[i] == 2) {
+                    first = first < 0 ? i : first;
+                    final = i;
+                }
+                continue;
+            }
+            if (first >= 0) {
+                row_out[count] = (uint32_t)row;
+                start_out[count] = first;
+                stop_out[count++] = final + 1;
+            }
+            first = -1;
+        }
+    }
+    return count;
+}
+
+/* Whether two runs of n words are the same words. */
+static int same_words(const uint32_t *codes, const int64_t *starts, const int64_t *stops, int64_t a, int64_t b, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t size = stops[a + i] - starts[a + i];
+        if (size != stops[b + i] - starts[b + i]
+            || memcmp(codes + starts[a + i], codes + starts[b + i], sizeof *codes * (size_t)size))
+            return 0;
+    }
+    return 1;
+}
+
+/* For each text the share of runs of n words that stand more than once, compared by their characters; 0 for texts of
+ * fewer words. word_rows: ascending; ratios: zero at first. Returns 0, or -1 without memory. */
+int bs_word_repetition(const uint32_t *codes, const uint32_t *word_rows, const int64_t *starts, const int64_t *stops,
+                       int64_t words, int64_t n, double *ratios)
+{
+    int64_t longest = 0;
+    for (int64_t i = 0, first = 0; i < words; i++) {
+        first = i && word_rows[i] == word_rows[i - 1] ? first : i;
+        longest = i - first + 1 > longest ? i - first + 1 : longest;
+    }
+    const int bits = table_bits(longest);
+    const uint32_t last = (uint32_t)(((uint64_t)1 << bits) - 1), factor = 0x9E3779B1u;
+    uint64_t *table = calloc((size_t)1 << bits, sizeof *table); /* row + 1, then hash */
+    int64_t *first = malloc(sizeof *first << bits);
+    uint32_t *counts = malloc(sizeof *counts << bits), *hashes = malloc(sizeof *hashes * ((size_t)longest + 1));
+    const int ok = table && first && counts && hashes;
+    for (int64_t begin = 0, end = 0; ok && begin < words; begin = end) {
+        const uint32_t row = word_rows[begin];
+        int64_t repeated = 0;
+        for (end = begin; end < words && word_rows[end] == row; end++) {
+            uint32_t hash = 1;
+            for (int64_t i = starts[end]; i < stops[end]; i++)
+                hash = hash * factor + codes[i];
+            hashes[end - begin] = hash ^ hash >> 15;
+        }
+        const int64_t total = end - begin - n + 1;
+        for (int64_t i = 0; i < total; i++) {
+            uint32_t hash = 0;
+            for (int64_t j = 0; j < n; j++)
+                hash = hash * factor + hashes[i + j];
+            const uint64_t entry = ((uint64_t)row + 1) << 32 | hash;
+            uint32_t place = (hash * factor) >> (32 - bits);
+            while (table[place] >> 32 == entry >> 32
+                   && (table[place] != entry || !same_words(codes, starts, stops, first[place], begin + i, n)))
+                place = (place + 1) & last;
+            if (table[place] != entry) {
+                table[place] = entry;
+                first[place] = begin + i;
+                counts[place] = 0;
+            }
+            counts[place]++;
+            repeated += counts[place] == 2 ? 2 : counts[place] > 2;
+        }
+        if (total > 0)
+            ratios[row] = (double)repeated / (double)total;
+    }
+    free(table);
+    free(first);
+    free(counts);
+    free(hashes);
+    return ok ? 0 : -1;
+}
+
+static int descending(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* For each text the share of repeated runs of n characters: with D different ones, of which R stand more than once, the
+ * min(floor(sqrt(D)), R) largest counts over all. Runs are compared by their characters. A text has fewer than 2^27
+ * characters. Returns 0, or -1 without memory. */
+int bs_char_repetition(const uint32_t *codes, const int64_t *starts, int64_t rows, int64_t n, double *ratios)
+{
+    const int64_t longest = longest_of(starts, rows);
+    const int bits = table_bits(longest);
+    const uint32_t last = (uint32_t)(((uint64_t)1 << bits) - 1), factor = 0x9E3779B1u;
+    uint64_t *table = calloc((size_t)1 << bits, sizeof *table); /* row + 1, then hash */
+    int64_t *first = malloc(sizeof *first << bits);
+    uint32_t *counts = malloc(sizeof *counts << bits), *several = malloc(sizeof *several * ((size_t)longest + 1));
+    const int ok = table && first && counts && several;
+    uint32_t highest = 1;
+    for (int64_t i = 1; i < n; i++)
+        highest *= factor;
+    for (int64_t row = 0; ok && row < rows; row++) {
+        const int64_t total = starts[row + 1] - starts[row] - n + 1;
+        int64_t distinct = 0, repeated = 0, sum = 0;
+        uint32_t hash = 0;
+        ratios[row] = 0.0;
+        for (int64_t i = starts[row]; total > 0 && i < starts[row + 1]; i++) {
+            const int64_t begin = i - n + 1;
+            hash = hash * factor + codes[i];
+            if (begin < starts[row])
+                continue;
+            const uint64_t entry = ((uint64_t)row + 1) << 32 | hash;
+            uint32_t place = (hash * factor) >> (32 - bits);
+            while (table[place] >> 32 == entry >> 32
+                   && (table[place] != entry || memcmp(codes + first[place], codes + begin, sizeof *codes * (size_t)n)))
+                place = (place + 1) & last;
+            if (table[place] != entry) {
+                table[place] = entry;
+                first[place] = begin;
+                counts[place] = 0;
+                distinct++;
+            }
+            if (++counts[place] == 2)
+                several[repeated++] = place;
+            hash -= codes[begin] * highest;
+        }
+        if (!repeated)
+            continue;
+        for (int64_t i = 0; i < repeated; i++)
+            several[i] = counts[several[i]];
+        const int64_t root = (int64_t)sqrt((double)distinct), top = root < repeated ? root : repeated;
+        if (top < repeated)
+            qsort(several, (size_t)repeated, sizeof *several, descending);
+        for (int64_t i = 0; i < top; i++)
+            sum += several[i];
+        ratios[row] = (double)sum / (double)total;
+    }
+    free(table);
+    free(first);
+    free(counts);
+    free(several);
     return ok ? 0 : -1;
 }
 

@@ -6,6 +6,7 @@ Hashes are only ever used to find rows that *may* repeat something; such rows ar
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bettersynth.core import native
 from bettersynth.ops.base import TEXT, Batch, Mask, TextMapper, with_column
 
 U8 = npt.NDArray[np.uint8]
@@ -205,13 +207,42 @@ def rows_that_repeat(rows: npt.NDArray[Any], hashes: npt.NDArray[Any]) -> I64:
     """The rows in which a hash occurs twice, each once and in order.
 
     Args:
-        rows: [K] row of each hash, below 2^32. hashes: [K] 32-bit hashes.
+        rows: [K] row of each hash, below 2^32 - 1, in ascending order. hashes: [K] 32-bit hashes.
     """
+    count = int(rows[-1]) + 1 if len(rows) else 0
+    library = native.library(count)
+    if library is not None and _agrees(library):
+        return _compiled_repeats(library, rows, hashes)
+    return _sorted_repeats(rows, hashes)
+
+
+def _sorted_repeats(rows: npt.NDArray[Any], hashes: npt.NDArray[Any]) -> I64:
     keys = rows.astype(np.uint64)
     keys <<= np.uint64(32)
     keys |= hashes
     keys.sort()
     return np.unique(keys[1:][keys[1:] == keys[:-1]] >> np.uint64(32)).astype(np.int64)
+
+
+def _compiled_repeats(library: Any, rows: npt.NDArray[Any], hashes: npt.NDArray[Any]) -> I64:
+    rows, hashes = np.ascontiguousarray(rows, np.uint32), np.ascontiguousarray(hashes, np.uint32)
+    found = np.zeros(int(rows[-1]) + 1 if len(rows) else 0, np.uint8)
+    where = (native.address(hashes), native.address(rows), ctypes.c_int64(len(rows)), native.address(found))
+    if library.bs_repeats(*where):
+        raise MemoryError
+    return np.flatnonzero(found)
+
+
+@lru_cache(maxsize=4)
+def _agrees(library: Any) -> bool:
+    """Whether the compiled function says what numpy says."""
+    draw = np.random.default_rng(3)
+    rows = np.sort(draw.integers(0, 300, 5000)).astype(np.uint32)
+    for most in (20, 200, 2**32):
+        hashes = draw.integers(0, most, 5000).astype(np.uint32)
+        if not np.array_equal(_compiled_repeats(library, rows, hashes), _sorted_repeats(rows, hashes)):
+            return False
+    return True
 
 
 def replace_rows(batch: Batch, rows: npt.NDArray[Any], rewrite: Callable[[str], str]) -> Batch:

@@ -15,6 +15,7 @@ Source: ftfy 6.3 (Speer, 2019), Apache 2.0; algorithm of ``fix_and_explain``.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -33,6 +34,12 @@ _NEVER_JOIN = (
     *((0x80, 0x0900), (0x1E00, 0x302A), (0x3040, 0x3099), (0x309D, 0xA000)),
     *((0xAC00, 0xD7A4), (0x1F000, 0x1FB00)),
 )
+
+
+# Every alternative of the badness expression has a character outside ASCII among its first three, and is at most six
+# long. Around such characters the search gets more room than that.
+_BEFORE = 4
+_NEAR = re.compile("[^\x00-\x7f](?:[\x00-\x7f]{0,11}[^\x00-\x7f])*[\x00-\x7f]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +134,7 @@ def _fix_segment(text: str, form: Form, *, unescape: bool) -> tuple[str, bool]:
         if unescape and "&" in text:
             text = _ftfy().fixes.unescape_html(text)
         if not text.isascii() and tables.suspect.search(text):
-            text = _ftfy().fixes.fix_c1_controls(_ftfy().fix_encoding(text))
+            text = _ftfy().fixes.fix_c1_controls(fix_encoding(text))
         if "\r\n" in text:
             text = text.replace("\r\n", "\n")
         if "\x1b" in text:
@@ -137,6 +144,51 @@ def _fix_segment(text: str, form: Form, *, unescape: bool) -> tuple[str, bool]:
             text = unicodedata.normalize(form, _ftfy().fixes.fix_surrogates(text))
         if text == before:
             return text, unescape
+
+
+def fix_encoding(text: str) -> str:
+    """``ftfy.fix_encoding(text)``: decoded anew until nothing about it is bad, or nothing helps."""
+    while True:
+        fixed = _decoded_anew(text)
+        if fixed == text:
+            return text
+        text = fixed
+
+
+def is_bad(text: str) -> bool:
+    """``ftfy.badness.is_bad(text)``, asked only near characters outside ASCII."""
+    search = _ftfy().badness.BADNESS_RE.search
+    return any(search(text, max(0, near.start() - _BEFORE), near.end()) for near in _NEAR.finditer(text))
+
+
+def _decoded_anew(text: str) -> str:
+    """One step of ftfy's: the text as the bytes of the first encoding in which they make UTF-8."""
+    if text.isascii() or not is_bad(text):
+        return text
+    chardata, fixes = _ftfy().chardata, _ftfy().fixes
+    fitting = [name for name in chardata.CHARMAP_ENCODINGS if chardata.possible_encoding(text, name)]
+    for name in fitting:
+        data = text.encode(name)
+        if name != "macroman" and chardata.ALTERED_UTF8_RE.search(data):
+            data = fixes.restore_byte_a0(data)
+        if name.startswith("sloppy"):
+            data = fixes.replace_lossy_sequences(data)
+        try:
+            return str(data.decode("utf-8-variants" if 0xED in data or 0xC0 in data else "utf-8"))
+        except UnicodeDecodeError:
+            continue
+    if chardata.UTF8_DETECTOR_RE.search(text):
+        fixed = str(fixes.decode_inconsistent_utf8(text))
+        if fixed != text:
+            return fixed
+    if "latin-1" in fitting:
+        if "windows-1252" in fitting:
+            return text
+        with contextlib.suppress(UnicodeDecodeError):
+            fixed = text.encode("latin-1").decode("windows-1252")
+            if fixed != text:
+                return fixed
+    return str(fixes.fix_c1_controls(text))
 
 
 @lru_cache(maxsize=1)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
+from bettersynth.core import native
 from bettersynth.ops._text_codes import I64, U8, U32, CharTable, CodeMap, Codes
 
 _SEPARATORS = " \n\t"
 _SPECIAL, _SEPARATOR, _ORDINARY = 0, 1, 2
 _SHORT_RUN = 8
+HARD_TO_LOWER = "\u0130\u03a3\u03c2"  # dotted capital I, capital sigma and final sigma
 
 
 @lru_cache(maxsize=1)
@@ -71,6 +78,16 @@ def refined_words(text: str, *, lower: bool) -> list[str]:
     # Most words are plain ASCII letters, of which none is special; looking that up is much faster than stripping.
     stripped = (word if word.isascii() and word.isalpha() else word.strip(special) for word in found)
     return [word for word in stripped if word]
+
+
+def repeated_share(text: str, n: int) -> float:
+    """Share of runs of n words that stand more than once, in lower case; 0 for a text of fewer than n words."""
+    found = refined_words(text, lower=True)
+    total = len(found) - n + 1
+    if total < 1:
+        return 0.0
+    counts = Counter(zip(*(found[i : i + total] for i in range(n)), strict=True))
+    return sum(count for count in counts.values() if count > 1) / total
 
 
 def refuse_tokenization(asked: bool) -> None:
@@ -177,6 +194,46 @@ class WordSpans:
 def word_spans(codes: Codes, *, lower: bool) -> WordSpans:
     """The words of all texts, in order; the same ones as :func:`refined_words` gives."""
     kinds: U8 = _kind_table(lower).look_up(codes)
+    library = compiled(len(codes))
+    return _numpy_spans(codes, kinds) if library is None else _compiled_spans(library, codes, kinds)
+
+
+def compiled(rows: int) -> Any | None:
+    """The compiled functions once they have shown that they say what numpy and Python say, or None."""
+    library = native.library(rows)
+    return library if library is not None and _agrees(library) else None
+
+
+@lru_cache(maxsize=4)
+def _agrees(library: Any) -> bool:
+    texts = [
+        "",
+        "A a b. -- (a) B!\ta b\n\nA B c",
+        " !! ",
+        "d " * 9 + "D",
+        "\u4f60 \u597d\u3002 \u4f60 \u597d",
+        "x--y z",
+    ]
+    codes = Codes(pa.array(texts, pa.string()))
+    kinds = _kind_table(True).look_up(codes)
+    ours, theirs = _numpy_spans(codes, kinds), _compiled_spans(library, codes, kinds)
+    same = all(np.array_equal(getattr(ours, name), getattr(theirs, name)) for name in ("rows", "starts", "stops"))
+    expected = [[repeated_share(text, n) for text in texts] for n in (1, 2)]
+    return same and [repetition(library, codes, ours, n).tolist() for n in (1, 2)] == expected
+
+
+def _compiled_spans(library: Any, codes: Codes, kinds: U8) -> WordSpans:
+    most = len(kinds) // 2 + len(codes) + 1
+    rows, starts, stops = np.empty(most, np.uint32), np.empty(most, np.int64), np.empty(most, np.int64)
+    library.bs_words.restype = ctypes.c_int64
+    count = library.bs_words(
+        *(native.address(kinds), native.address(codes.starts), ctypes.c_int64(len(codes))),
+        *(native.address(found) for found in (rows, starts, stops)),
+    )
+    return WordSpans(rows[:count], starts[:count], stops[:count])
+
+
+def _numpy_spans(codes: Codes, kinds: U8) -> WordSpans:
     inside = kinds != _SEPARATOR
     opens, closes = inside.copy(), inside.copy()
     filled = codes.lengths > 0
@@ -223,6 +280,22 @@ def word_marks(codes: Codes, spans: WordSpans) -> U32:
     return marks
 
 
-def odd_rows(codes: Codes) -> I64:
-    """Texts with a dotted capital I."""
-    return codes.rows_at(codes.wide[codes.codes[codes.wide] == 0x130])
+def odd_rows(codes: Codes, characters: str = "\u0130") -> I64:
+    """Texts with a dotted capital I, or with other characters that are hard to lower."""
+    return codes.rows_at(codes.wide[np.isin(codes.codes[codes.wide], [ord(c) for c in characters])])
+
+
+def repetition(library: Any, codes: Codes, spans: WordSpans, n: int) -> npt.NDArray[np.float64]:
+    """[N] :func:`repeated_share` of each text, compiled.
+
+    It does not hold for texts with :data:`HARD_TO_LOWER`, whose lower case depends on more than the character.
+    """
+    ratios = np.zeros(len(codes))
+    lowered = _lower_map().look_up(codes.codes)
+    failed = library.bs_word_repetition(
+        *(native.address(part) for part in (lowered, spans.rows, spans.starts, spans.stops)),
+        *(ctypes.c_int64(len(spans.rows)), ctypes.c_int64(n), native.address(ratios)),
+    )
+    if failed:
+        raise MemoryError
+    return ratios

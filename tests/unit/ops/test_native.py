@@ -11,8 +11,13 @@ import pyarrow as pa
 import pytest
 
 from bettersynth.core import native
-from bettersynth.ops import _minhash
+from bettersynth.ops import _minhash, _text_codes, _words
+from bettersynth.ops._catalog import operator_class
+from bettersynth.ops._context import OpContext
+from bettersynth.ops.base import Filter, Mapper
 from bettersynth.ops.dedup.document_minhash_deduplicator import DocumentMinhashDeduplicator
+from bettersynth.ops.filters import character_repetition_filter as characters
+from bettersynth.ops.mappers import remove_repeat_sentences_mapper as sentences
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -59,6 +64,62 @@ def test_compiled_minhash_equals_numpy(keys: Any, cache: Path, monkeypatch: pyte
         native._path.cache_clear()
 
 
+def _repeating() -> list[str]:
+    draw = random.Random(6)
+    pieces = [
+        "a b c. ",
+        "A b c. ",
+        "One! ",
+        "one!",
+        "ab" * 9,
+        "ΑΣ ας ",
+        "İx ",
+        "字。字。",
+        "\n",
+        " -- ",
+        "(x) ",
+        "…",
+        "é ",
+        "😀",
+        "\t",
+    ]
+    return [*_texts(), *("".join(draw.choices(pieces, k=draw.randint(0, 40))) for _ in range(300)), "x" * 3000]
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        *(("character_repetition_filter", {"rep_len": n}) for n in (1, 2, 10, 5000)),
+        *(("word_repetition_filter", {"rep_len": n}) for n in (1, 3, 5)),
+        ("words_num_filter", {}),
+        ("remove_repeat_sentences_mapper", {}),
+        ("remove_repeat_sentences_mapper", {"lowercase": True, "min_repeat_sentence_length": 1}),
+        ("remove_repeat_sentences_mapper", {"ignore_special_character": False}),
+    ],
+)
+def test_compiled_repetition_equals_numpy(name: str, keys: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(native, "_WORTH_ROWS", 1)
+    native._path.cache_clear()
+    operator, batch = operator_class(name)(**keys), _batch(_repeating())
+
+    def result() -> Any:
+        _text_codes._last.clear()
+        if isinstance(operator, Filter):
+            return {stat: values.to_pylist() for stat, values in operator.score(batch, OpContext()).items()}
+        assert isinstance(operator, Mapper)
+        return operator.apply(batch, OpContext()).column("text").to_pylist()
+
+    try:
+        assert _words.compiled(10) is not None
+        fast = result()
+        monkeypatch.setenv(native.SWITCH, "0")
+        assert result() == fast
+    finally:
+        native._path.cache_clear()
+
+
 def test_without_a_compiler_nothing_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
@@ -85,7 +146,14 @@ def test_a_library_that_says_something_else_is_not_used() -> None:
         def bs_minhash(self, *_: Any) -> int:
             return 0
 
-    assert not _minhash._agrees(Wrong())
+        bs_repeats = bs_sentences = bs_char_repetition = bs_word_repetition = bs_minhash
+
+        class bs_words:  # noqa: N801
+            def __new__(cls, *_: Any) -> Any:
+                return 0
+
+    for module in (_minhash, _text_codes, _words, characters, sentences):
+        assert not module._agrees(Wrong()), module.__name__
 
 
 @pytest.mark.parametrize("key", [(0.7, 128), (0.9, 128)])

@@ -6,6 +6,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from functools import reduce
 from math import isqrt
 from typing import Any
 
@@ -150,6 +151,30 @@ def test_a_second_pass_changes_nothing(name: str, text: str) -> None:
 @given(text=TEXTS)
 def test_fixing_is_what_ftfy_does(form: Any, text: str) -> None:
     assert _text_fix.fix(text, form) == ftfy.fix_text(text, normalization=form)
+
+
+_BROKEN = st.tuples(
+    st.sampled_from(
+        [
+            "sch\u00f6n \u2013",
+            "\u041f\u0440\u0438\u0432\u0435\u0442",
+            "\u4f60\u597d\u3002",
+            "\u00e0 la",
+            "\u20ac 5 \u00bd",
+            "\u03b5\u03bb",
+        ]
+    ),
+    st.lists(st.sampled_from(["cp1252", "cp1251", "latin-1", "macroman", "cp437", "cp1257"]), max_size=2),
+).map(lambda pair: reduce(lambda text, name: text.encode().decode(name, "replace"), pair[1], pair[0]))
+_GAPS = st.sampled_from(["", " ", "a", " a ", "A few words, ", "x" * 11, "x" * 12, "x" * 13, "\n", "\u00c2 ", "."])
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(pieces=st.lists(st.one_of(_BROKEN, _GAPS, st.characters(min_codepoint=0x80, max_codepoint=0x2600)), max_size=8))
+def test_decoding_anew_is_what_ftfy_does(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    assert _text_fix.is_bad(text) == is_bad(text)
+    assert _text_fix.fix_encoding(text) == ftfy.fix_encoding(text)
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bettersynth.core import native
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._text_codes import I64, Codes, codes_of, gram_hashes, rows_that_repeat
 from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
+
+_LONG = 1 << 27  # characters of a text from which on the compiled table would be too large
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +49,9 @@ class CharacterRepetitionFilter(RangeFilter):
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``char_rep_ratio``: 0 for a text shorter than n, and for one whose n-grams all differ."""
         codes = codes_of(batch.column(TEXT))
+        library = native.library(len(codes))
+        if library is not None and _agrees(library) and codes.lengths.max(initial=0) < _LONG:
+            return {self.stat: pa.array(_compiled_ratios(library, codes, self.rep_len))}
         grams = gram_hashes(codes.codes, self.rep_len)
         # N-grams that reach into the next text may add a text to look at, which does no harm.
         repeating = rows_that_repeat(codes.rows[: len(grams)], grams)
@@ -52,6 +60,25 @@ class CharacterRepetitionFilter(RangeFilter):
         if len(repeating):
             ratios[repeating] = _ratios(Codes(batch.column(TEXT).take(pa.array(repeating))), self.rep_len)
         return {self.stat: pa.array(ratios)}
+
+
+def _compiled_ratios(library: Any, codes: Codes, n: int) -> npt.NDArray[np.float64]:
+    ratios = np.empty(len(codes))
+    numbers = (ctypes.c_int64(len(codes)), ctypes.c_int64(n))
+    where = (native.address(codes.codes), native.address(codes.starts))
+    if library.bs_char_repetition(*where, *numbers, native.address(ratios)):
+        raise MemoryError
+    return ratios
+
+
+@lru_cache(maxsize=4)
+def _agrees(library: Any) -> bool:
+    """Whether the compiled function says what numpy says."""
+    draw = np.random.default_rng(4)
+    texts = ["".join(map(chr, draw.integers(97, 97 + wide, size))) for wide in (1, 2, 9) for size in (3, 40, 300)]
+    texts += ["\u4f60\u597d" * 30, "a\U0001f600b" * 20]
+    codes = Codes(pa.array(texts, pa.string()))
+    return all(np.array_equal(_compiled_ratios(library, codes, n), _ratios(codes, n)) for n in (1, 2, 3))
 
 
 def _ratios(codes: Codes, n: int) -> npt.NDArray[np.float64]:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._text_codes import codes_of, gram_hashes, rows_that_repeat
-from bettersynth.ops._words import odd_rows, refined_words, refuse_tokenization, word_marks, word_spans
+from bettersynth.ops._words import (
+    HARD_TO_LOWER,
+    compiled,
+    odd_rows,
+    refuse_tokenization,
+    repeated_share,
+    repetition,
+    word_marks,
+    word_spans,
+)
 from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
 
 
@@ -49,20 +58,21 @@ class WordRepetitionFilter(RangeFilter):
         """``word_rep_ratio``: only texts in which the hash of an n-gram occurs twice are looked at closely."""
         codes = codes_of(batch.column(TEXT))
         spans = word_spans(codes, lower=True)
+        library = compiled(len(codes))
+        if library is not None:
+            ratios = repetition(library, codes, spans, self.rep_len)
+            return self._with(ratios, odd_rows(codes, HARD_TO_LOWER), batch)
         # Runs of words that reach into the next text may add a text to look at, which does no harm.
         grams = gram_hashes(word_marks(codes, spans), self.rep_len)
         rows = rows_that_repeat(spans.rows[: len(grams)], grams)
-        ratios = np.zeros(len(codes))
-        for row in np.union1d(rows, odd_rows(codes)).tolist():
-            ratios[row] = self.value(batch.column(TEXT)[row].as_py())
+        return self._with(np.zeros(len(codes)), np.union1d(rows, odd_rows(codes)), batch)
+
+    def _with(self, ratios: npt.NDArray[np.float64], rows: npt.NDArray[np.int64], batch: Batch) -> Stats:
+        """The ratios, those of some texts computed word by word."""
+        if len(rows):
+            ratios[rows] = [self.value(text) for text in batch.column(TEXT).take(pa.array(rows)).to_pylist()]
         return {self.stat: pa.array(ratios)}
 
     def value(self, text: str) -> float:
         """Share of repeated n-grams; 0 for a text of fewer than n words."""
-        found = refined_words(text, lower=True)
-        n = self.rep_len
-        total = len(found) - n + 1
-        if total < 1:
-            return 0.0
-        counts = Counter(" ".join(found[i : i + n]) for i in range(total))
-        return sum(count for count in counts.values() if count > 1) / total
+        return repeated_share(text, self.rep_len)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from bettersynth.core import native
 from bettersynth.ops._text_codes import (
     I64,
+    U8,
+    U32,
     CharTable,
     CodeMap,
     Codes,
@@ -19,7 +26,7 @@ from bettersynth.ops._text_codes import (
 )
 from bettersynth.ops._words import lower_character
 
-_MARK = r".\u3002!\uff01?\uff1f"
+_MARK = ".\u3002!\uff01?\uff1f"
 _QUOTE = "\u2019\u201d"
 _BREAKS = (
     re.compile(rf"([{_MARK}])([^{_QUOTE}])"),
@@ -28,7 +35,12 @@ _BREAKS = (
     # The mark class of this rule also holds the characters of a repeat count, as in Data-Juicer.
     re.compile(rf"([{_MARK}{{6}}\u20262][{_QUOTE}])([^{_QUOTE}])"),
 )
+# What a line must hold for each of the rules.
+_NEEDED = (_MARK, ("." * 6,), ("\u2026\u2026",), _QUOTE)
+_BREAK = "\\1\n\\2"
 _OTHER = re.compile(r"[^a-zA-Z0-9\u4e00-\u9fa5\n\t ]")
+_OTHER_ASCII = bytes(code for code in range(128) if _OTHER.match(chr(code)))
+_LONG = 1 << 27  # characters of a text from which on the compiled table would be too large
 _KEPT, _FEED, _CLOSE, _CURLY = 1, 2, 4, 8
 
 
@@ -37,7 +49,7 @@ def _kind(character: str) -> int:
         return _FEED
     if character in "\u2019\u201d\u2026":
         return _CURLY
-    if character in ".\u3002!\uff01?\uff1f":
+    if character in _MARK:
         return _CLOSE
     return _KEPT if character not in " \t" and not _OTHER.match(character) else 0
 
@@ -52,9 +64,39 @@ def split_sentences(line: str) -> list[str]:
     >>> split_sentences("One. Two!")
     ['One.', ' Two!']
     """
-    for rule in _BREAKS:
-        line = rule.sub("\\1\n\\2", line)
+    for rule, needs in zip(_BREAKS, _NEEDED, strict=True):
+        if any(sign in line for sign in needs):
+            line = rule.sub(_BREAK, line)
     return line.split("\n")
+
+
+def _compiled_candidates(library: Any, codes: Codes, letters: U32, kinds: U8, least: int) -> I64:
+    """As :meth:`RemoveRepeatSentencesMapper.candidates`; it may name other texts in vain, but misses none."""
+    found = np.zeros(len(codes), np.uint8)
+    where = (native.address(letters), native.address(kinds), native.address(codes.starts))
+    numbers = (ctypes.c_int64(len(codes)), ctypes.c_int64(least))
+    if library.bs_sentences(*where, *numbers, native.address(found)):
+        raise MemoryError
+    return np.flatnonzero(found)
+
+
+@lru_cache(maxsize=4)
+def _agrees(library: Any) -> bool:
+    """Whether the compiled function finds the texts that repeat a sentence or are not cut at every mark."""
+    texts = [
+        "",
+        "A b. A b.",
+        "a. b. c",
+        "a\na",
+        "one\n\ntwo",
+        "x!!",
+        "\u2026 a",
+        "- - -\n- - -",
+        "\u4f60\u3002\u597d\u3002\u4f60\u3002",
+    ]
+    codes = Codes(pa.array(texts, pa.string()))
+    found = _compiled_candidates(library, codes, codes.codes, _KINDS.look_up(codes), 2)
+    return bool(found.tolist() == [1, 3, 5, 6, 7, 8])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +122,10 @@ class RemoveRepeatSentencesMapper(SelectiveTextMapper):
         if (self.lowercase and len(codes.wide)) or len(codes.codes) == 0 or self.min_repeat_sentence_length < 1:
             return np.arange(len(codes))  # lower case may turn other letters into ASCII ones
         kinds = _KINDS.look_up(codes)
+        library = native.library(len(codes))
+        if library is not None and _agrees(library) and codes.lengths.max(initial=0) < _LONG:
+            letters = _LOWER.look_up(codes.codes) if self.lowercase else codes.codes
+            return _compiled_candidates(library, codes, letters, kinds, self.min_repeat_sentence_length)
         marks = kinds & (_CLOSE | _FEED) > 0
         stops = np.union1d(np.flatnonzero(marks) + 1, codes.starts[1:][codes.lengths > 0])
         starts = np.concatenate([[0], stops[:-1]])
@@ -105,7 +151,8 @@ class RemoveRepeatSentencesMapper(SelectiveTextMapper):
     def _is_new(self, sentence: str, seen: set[str]) -> bool:
         key = sentence.strip()
         key = key.lower() if self.lowercase else key
-        key = _OTHER.sub("", key) if self.ignore_special_character else key
+        if self.ignore_special_character:
+            key = key.encode().translate(None, _OTHER_ASCII).decode() if key.isascii() else _OTHER.sub("", key)
         if len(key) < self.min_repeat_sentence_length:
             return True
         is_new = key not in seen
