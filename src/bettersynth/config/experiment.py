@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -29,6 +29,9 @@ class Condition(BaseModel):
     """Make the data anew with every trial's seed, for random selections; it is made once otherwise."""
     role: Role = "strategy"
     """What the row is: baseline, strategy, open, or reference."""
+    training: dict[Literal["pretrain", "finetune"], dict[str, Any]] = {}
+    """Training keys that this row changes, per stage, e.g. ``finetune: {techniques: {ema: {}}}``. The preset must be an
+    open one; samples and batches stay those of the others."""
     note: str = ""
     """Printed under the table, e.g. what hidden information a reference row uses."""
 

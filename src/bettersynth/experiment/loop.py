@@ -211,6 +211,7 @@ class LoopTrial:
         decoding: greedy with the task's own length when None.
         resamples: of the intervals of single scores.
         overrides: changed training keys per stage (``pretrain``, ``finetune``); ``seed`` is set by the trial.
+        by_condition: the same for single conditions, on top.
     """
 
     workspace: Path
@@ -223,6 +224,7 @@ class LoopTrial:
     limit: int | None = None
     resamples: int = 2000
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    by_condition: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     is_quiet: bool = True
 
     def data_of(self, condition: str, seed: int) -> StageData | None:
@@ -240,7 +242,7 @@ class LoopTrial:
             {
                 "data": stage.digest if stage else None,
                 "finetune": digest_file(workspace.finetune_data),
-                "preset": [preset.pretrain, preset.finetune, self.overrides],
+                "preset": [preset.pretrain, preset.finetune, self.overrides, self.by_condition.get(condition, {})],
                 "tasks": resolve(self.tasks),
                 "questions": {p.name: digest_file(p) for p in sorted(questions.rglob("*")) if p.suffix in _TEXT_FILES},
                 "bases": _folder_digests(workspace.model_zoo),
@@ -277,8 +279,10 @@ class LoopTrial:
             finetune_images=workspace.finetune_data.parent,
         )
         shared = _shared_features(workspace, self.preset)
+        own = self.by_condition.get(condition, {})
         overrides = {
-            name: {**shared, **self.overrides.get(name, {}), "seed": seed} for name in ("pretrain", "finetune")
+            name: {**shared, **self.overrides.get(name, {}), **own.get(name, {}), "seed": seed}
+            for name in ("pretrain", "finetune")
         }
         progress: Callback | None = Silent() if self.is_quiet else None
         return run_two_stages(

@@ -96,6 +96,7 @@ def run_experiment(
     """
     cores = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     workspace = Workspace(config.workspace)
+    _check_training(config, workspace)
     data, costs = _make_all_data(config, workspace, places, dict(builders or {}), cores, say)
     trial = LoopTrial(
         workspace=config.workspace,
@@ -108,6 +109,7 @@ def run_experiment(
         limit=config.limit,
         resamples=config.resamples,
         overrides=overrides or {},
+        by_condition={condition.name: condition.training for condition in config.conditions if condition.training},
         is_quiet=len(config.seeds) * len(config.conditions) > 1,  # lines of trials side by side would mix
     )
     wanted = [
@@ -249,6 +251,16 @@ def _noted_cost(folder: Path, data: str) -> StageCost | None:
         return StageCost(**raw) if raw.pop("data") == data else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _check_training(config: ExperimentConfig, workspace: Workspace) -> None:
+    """Refuse wrong training keys of conditions before anything is made."""
+    from bettersynth.train.stages import TwoStageInputs, two_stage_configs
+
+    for condition in config.conditions:
+        if condition.training:
+            inputs = TwoStageInputs(workspace.finetune_data, workspace.model_zoo, pretrain_data=workspace.seed_data)
+            two_stage_configs(config.preset, inputs, out=Path(), name=condition.name, overrides=condition.training)
 
 
 def budget_of(preset: str) -> int | None:

@@ -29,6 +29,7 @@ from bettersynth.train.distributed import Devices, open_devices
 from bettersynth.train.examples import TrainingSet
 from bettersynth.train.prepare import COMPUTE_DTYPES
 from bettersynth.train.preset import Preset, load_preset, stage_settings
+from bettersynth.train.technique import technique_settings
 from bettersynth.train.trainer import Trainer, TrainResult
 
 RUN_FILE = "run.json"
@@ -79,6 +80,7 @@ def run_stage(
         RunInterrupted: stopped by the user, resumable.
     """
     watchers = [progress or TerminalProgress(), *callbacks]
+    technique_settings(config.techniques)
     try:
         with open_devices(config.device) as devices:
             config = config.with_devices(devices.world)
@@ -361,4 +363,8 @@ def two_stage_configs(
     places = {"data": inputs.finetune_data, "image_root": inputs.finetune_images, "model_zoo": inputs.model_zoo}
     if first is not None:
         places["adapter"] = stage_folder(out, 1, name)
-    return first, stage_settings(loaded, 2, {**places, **changes["finetune"]})
+    second = stage_settings(loaded, 2, {**places, **changes["finetune"]})
+    for config in (first, second):
+        if config is not None:
+            technique_settings(config.techniques)
+    return first, second

@@ -11,10 +11,11 @@ import pytest
 
 from bettersynth.config.eval import DecodingConfig
 from bettersynth.config.experiment import Condition, ExperimentConfig
-from bettersynth.core.errors import ConfigError, DataError
+from bettersynth.core.errors import BetterSynthError, ConfigError, DataError
 from bettersynth.demo.world.build import WorldSizes, build
 from bettersynth.experiment.compare import compare
 from bettersynth.experiment.loop import LoopTrial, convert, make_data, strategy_path, strategy_recipe
+from bettersynth.experiment.run import Places, run_experiment
 from bettersynth.experiment.trials import Trial, run_trials
 from bettersynth.experiment.workspace import Workspace
 from bettersynth.formats.llava import read_llava
@@ -101,9 +102,24 @@ def test_a_trial_is_known_by_everything_it_depends_on(trial):
         replace(trial, decoding=None),
         replace(trial, overrides={"finetune": {"lr": 2e-3}}),
         replace(trial, data={"raw": None}),
+        replace(trial, by_condition={"raw": {"finetune": {"techniques": {"ema": {}}}}}),
     ]
     prints = {each.fingerprint("raw", 3) for each in (trial, *others)}
-    assert len(prints) == 6 and trial.fingerprint("raw", 3) == replace(trial).fingerprint("raw", 3)
+    of_another = replace(trial, by_condition={"half": {"finetune": {"techniques": {"ema": {}}}}})
+    assert of_another.fingerprint("raw", 3) in prints
+    assert len(prints) == 7 and trial.fingerprint("raw", 3) == replace(trial).fingerprint("raw", 3)
+
+
+def test_a_condition_may_train_differently_on_an_open_preset(config, trial, workspace, tmp_path):
+    techniques = {"techniques": {"ema": {"decay": 0.9}}}
+    own = replace(trial, by_condition={"no_stage_1": {"finetune": techniques}})
+    _, checkpoint = own.train("no_stage_1", 3, tmp_path, None)
+    assert checkpoint.facts["techniques"]["ema"]["averaged_steps"] > 0
+    wrong = Condition(name="x", training={"finetune": {"techniques": {"emma": {}}, "lr": -1}})
+    locked = config.model_copy(update={"conditions": (wrong,), "preset": "demo"})
+    with pytest.raises(BetterSynthError, match="lr"):
+        run_experiment(locked, Places(tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
 
 
 def test_data_of_a_seed_wins(trial):

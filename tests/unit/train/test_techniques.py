@@ -190,10 +190,10 @@ def test_hard_negatives_pairs_similar_samples(mgm_data: Path, tmp_path: Path) ->
 def test_adversarial_loss_is_above_the_plain_one_and_nothing_is_left_behind(mgm_data: Path, tmp_path: Path) -> None:
     trainer = trainer_for(mgm_data, {"adversarial": {"epsilon": 0.1, "weight": 1.0}}, tmp_path)
     ((indices, batch),) = list(trainer._batches([[1, 2, 3, 4]]))
-    plain = float(trainer.family.loss(trainer.model, batch).loss_sum)
-    assert float(trainer.techniques.loss(trainer.model, batch, indices).loss_sum) > plain
+    plain = float(trainer.family.loss(trainer.model, batch).loss_sum.detach())
+    assert float(trainer.techniques.loss(trainer.model, batch, indices).loss_sum.detach()) > plain
     assert trainer.model.embedding_hook is None
-    assert float(trainer.family.loss(trainer.model, batch).loss_sum) == plain
+    assert float(trainer.family.loss(trainer.model, batch).loss_sum.detach()) == plain
 
 
 def test_neftune_leaves_pictures_and_padding_alone(mgm_data: Path, tmp_path: Path) -> None:
