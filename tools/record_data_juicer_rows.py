@@ -1,6 +1,6 @@
-"""Ask Data-Juicer 1.6.1's own operators about rows: fields, lines, tables, papers. The tests compare ours with it.
+"""Ask Data-Juicer 1.6.1's own operators about rows: fields, lines, tables, papers. The tests compare ours.
 
-Run by a Python that has py-data-juicer 1.6.1, beautifulsoup4, regex and nltk:
+Run by a Python that has py-data-juicer 1.6.1, beautifulsoup4, regex, nltk and opencv:
 
     python tools/record_data_juicer_rows.py
 
@@ -13,6 +13,7 @@ import copy
 import importlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,40 @@ def ask_lines(params: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     return list(made.process(hashed)[0]["text"])
 
 
+SUBPLOTS: list[dict[str, Any]] = [
+    {},
+    {"min_horizontal_lines": 2, "min_vertical_lines": 6, "min_confidence": 0.3},
+    {"angle_tolerance": 1.0, "min_line_length": 60, "max_line_gap": 4, "hough_threshold": 60, "min_confidence": 0.6},
+    {"canny_threshold1": 20, "canny_threshold2": 60, "any_or_all": "all", "angle_tolerance": 12.0},
+]
+
+
+def ask_subplots(names: list[str], folder: Path) -> list[Any]:
+    """Per parameters and picture the lines that OpenCV finds, the stats, and whether a row with it stays."""
+    import cv2
+
+    found = []
+    for params in SUBPLOTS:
+        made, pictures = operator("image_subplot_filter", params), []
+        search, lines_of = cv2.HoughLinesP, []
+        cv2.HoughLinesP = lambda *args, search=search, kept=lines_of, **kwargs: (
+            kept.append(search(*args, **kwargs)) or kept[-1]
+        )
+        for images in [[name] for name in names] + [names[:3], names[-2:]]:
+            sample = {"images": [str(folder / name) for name in images], STATS: {}}
+            del lines_of[:]
+            stats = made.compute_stats_single(sample)[STATS]
+            lines = [[] if lines is None else lines.reshape(-1, 4).tolist() for lines in lines_of]
+            kept = bool(made.process_single(sample))
+            plain = {
+                key: json.loads(json.dumps(list(map(float, stats[key])))) for key in stats if key != "subplot_detected"
+            }
+            pictures.append({"images": images, "lines": lines, "stats": plain, "keep": kept})
+        cv2.HoughLinesP = search
+        found.append({"params": params, "pictures": pictures})
+    return found
+
+
 def main() -> int:
     """Record everything."""
     sys.path.insert(0, str(HERE))
@@ -109,7 +144,11 @@ def main() -> int:
             cases.append({"operator": name, "params": params, "rows": rows, "answers": answers})
     lines = ",\n".join(json.dumps(case, ensure_ascii=False, separators=(",", ":")) for case in cases)
     about = "What py-data-juicer 1.6.1's operator code gives; made by tools/record_data_juicer_rows.py."
-    text = f'{{"about": {json.dumps(about)},\n"cases": [\n{lines}\n]}}\n'
+    pictures = importlib.import_module("tricky_pictures")
+    with tempfile.TemporaryDirectory() as temp:
+        pictures.write_grids(Path(temp))
+        subplots = ",\n".join(json.dumps(case) for case in ask_subplots(list(pictures.grids()), Path(temp)))
+    text = f'{{"about": {json.dumps(about)},\n"subplots": [\n{subplots}\n],\n"cases": [\n{lines}\n]}}\n'
     (HERE / "data_juicer_rows.json").write_text(text, encoding="utf-8")
     return 0
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from bettersynth.core.fingerprint import digest_bytes
 from bettersynth.core.seed import derive_seed
-from bettersynth.infer.protocols import Box, FaceSearch, FloatArray, TextNll
+from bettersynth.infer.protocols import Box, FaceSearch, FloatArray, Line, LineSearch, TextNll
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -152,6 +152,22 @@ class FakeFaces:
             draw = np.random.default_rng(derive_seed(_image_seed(image), "faces"))
             side = max(1, int(min(image.size) * draw.uniform(0.1, 0.6)))
             found.append([(0, 0, side, side), (image.width - side, 0, side, side)][: int(draw.integers(3))])
+        return found
+
+
+class FakeLines:
+    """A grid of lines across the picture, of a size drawn by its hash; for some pictures none."""
+
+    digest = "fake"
+
+    def lines(self, images: Sequence[Image], search: LineSearch = LineSearch()) -> list[list[Line]]:
+        """(x1, y1, x2, y2) lists."""
+        found = []
+        for image in images:
+            count = int(np.random.default_rng(derive_seed(_image_seed(image), "lines")).integers(0, 6))
+            wide, high = image.width - 1, image.height - 1
+            across = [(0, high * n // count, wide, high * n // count) for n in range(count)]
+            found.append([*across, *((wide * n // count, 0, wide * n // count, high) for n in range(count))])
         return found
 
 

@@ -15,6 +15,7 @@ from bettersynth.infer.protocols import (
     ImageClassifier,
     ImageTextMatcher,
     ImageTextScorer,
+    LineDetector,
     PhraseGrounder,
     Segmenter,
 )
@@ -171,6 +172,24 @@ def load_faces(model: str, *, device: str = "auto") -> FaceDetector:
         raise MissingExtraError(t("a face detector"), "faces", missing=error.name) from error
 
 
+def load_lines(model: str, *, device: str = "auto") -> LineDetector:
+    """A detector of straight lines: ``fake``, or the empty name for OpenCV's.
+
+    Raises:
+        MissingExtraError: OpenCV is not installed.
+    """
+    if model == "fake":
+        from bettersynth.infer.fake import FakeLines
+
+        return FakeLines()
+    try:
+        from bettersynth.infer.lines_cv import HoughLines
+
+        return HoughLines()
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(t("a line detector"), "faces", missing=error.name) from error
+
+
 LOADERS: dict[str, Callable[..., Any]] = {
     "scorer": load_scorer,
     "captioner": load_captioner,
@@ -179,6 +198,7 @@ LOADERS: dict[str, Callable[..., Any]] = {
     "grounder": load_grounder,
     "segmenter": load_segmenter,
     "faces": load_faces,
+    "lines": load_lines,
 }
 
 

@@ -205,6 +205,38 @@ class FaceDetector(Protocol):
         ...
 
 
+Line = tuple[int, int, int, int]
+"""The two ends of a straight line: x and y of the first, x and y of the second, in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineSearch:
+    """What counts as an edge and as a line; defaults of Data-Juicer's search for subplots.
+
+    Args:
+        weak_edge, strong_edge: Canny's two thresholds of the brightness gradient.
+        votes: edge pixels that a line needs.
+        min_length_px: shortest line. max_gap_px: longest gap inside a line.
+    """
+
+    weak_edge: int = 70
+    strong_edge: int = 190
+    votes: int = 110
+    min_length_px: int = 110
+    max_gap_px: int = 18
+
+
+@runtime_checkable
+class LineDetector(Protocol):
+    """Finds straight lines."""
+
+    digest: str
+
+    def lines(self, images: Sequence[Image], search: LineSearch = LineSearch()) -> list[list[Line]]:
+        """The lines of each picture."""
+        ...
+
+
 @runtime_checkable
 class Segmenter(Protocol):
     """Tells the foreground of a picture from its background."""

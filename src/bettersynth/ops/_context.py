@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ImageClassifier,
         ImageTextMatcher,
         ImageTextScorer,
+        LineDetector,
         PhraseGrounder,
         Segmenter,
     )
@@ -223,6 +224,11 @@ class OpContext:
     def faces(self, model: str) -> FaceDetector:
         """The face detector of a cascade file (or ``fake``, or empty for OpenCV's own), loaded once per process."""
         found: FaceDetector = self._model("faces", model)
+        return found
+
+    def lines(self, model: str) -> LineDetector:
+        """The detector of straight lines (``fake``, or empty for OpenCV's), loaded once per process."""
+        found: LineDetector = self._model("lines", model)
         return found
 
     def _model(self, kind: str, model: str) -> Any:

@@ -150,3 +150,30 @@ ROWS: list[list[str]] = [
     ["again.jpg", "rgb.png"],
 ]
 """Pictures per row: each alone, none, several, repeated, one of them gone."""
+
+
+def grids() -> dict[str, Image.Image]:
+    """Pictures with straight lines: grids of panels, tables, slanted and broken ones, and noise."""
+    rng = np.random.default_rng(21)
+    found = {}
+    for number, (rows, columns, size, slant) in enumerate(
+        [(2, 2, 300, 0), (3, 4, 420, 0), (1, 5, 360, 0), (6, 6, 300, 0), (3, 3, 320, 2), (3, 3, 320, 9), (0, 0, 200, 0)]
+    ):
+        noise = rng.integers(0, 256, (size // 20, size // 20, 3), dtype=np.uint8)
+        image = Image.fromarray(noise).resize((size, size * 3 // 4), Image.Resampling.BICUBIC)
+        draw = ImageDraw.Draw(image)
+        for row in range(rows + 1 if rows else 0):
+            y = 4 + row * (image.height - 9) // rows
+            draw.line([(4, y), (image.width - 5, y + image.width * slant // 57)], "black", 3)
+        for column in range(columns + 1 if columns else 0):
+            x = 4 + column * (image.width - 9) // columns
+            draw.line([(x, 4), (x - image.height * slant // 57, image.height - 5)], "white", 2)
+        found[f"grid{number}.png"] = image
+    found["flat.png"] = Image.new("RGB", (150, 150), (9, 9, 9))
+    return found
+
+
+def write_grids(folder: Path) -> None:
+    """Save :func:`grids`."""
+    for name, image in grids().items():
+        image.save(folder / name)
