@@ -23,7 +23,7 @@ from bettersynth.core.registry import Registry, did_you_mean
 COMMANDS = Registry("command", "bettersynth.cli.commands", "bettersynth.commands")
 _ORDER = (
     *("demo", "init", "explore", "process", "run", "train", "eval", "score", "compare"),
-    *("generate", "analyze", "convert"),
+    *("generate", "metrics", "analyze", "convert"),
     *("export", "report", "submit", "inspect", "diff", "explain", "doctor", "completion"),
 )
 

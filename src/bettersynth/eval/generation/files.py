@@ -1,0 +1,143 @@
+"""Generated answers and what they are compared with, read from the files in which they come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bettersynth.core.errors import DataError
+from bettersynth.core.fingerprint import digest_file
+from bettersynth.core.lang import t
+
+RESULTS = "results.jsonl"
+_TEXT_KEYS = ("text", "prediction", "caption", "prompt", "text_prompt", "answer")
+_IMAGE_KEYS = ("image", "image_path")
+_MANY_KEYS = ("references", "texts", "captions", "answers")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A picture file and the text that it should show."""
+
+    id: str
+    image: Path
+    text: str
+
+
+def _lines(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(t("file not found"), where=str(path), got=error.strerror) from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        if path.suffix not in (".jsonl", ".json"):
+            found.append((where, {"text": line}))
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise DataError(t("not readable JSON"), where=where, got=error) from error
+        found.append((where, record if isinstance(record, dict) else {"text": record}))
+    return found
+
+
+def _text(record: Mapping[str, Any], where: str) -> str:
+    if "outputs" in record:  # a line of bettersynth generate
+        return "\n".join(output["text"] for output in record["outputs"] if output["kind"] == "text")
+    for key in _TEXT_KEYS:
+        if isinstance(record.get(key), str):
+            return str(record[key])
+    raise DataError(t("no text in this line"), where=where, expected=" | ".join(_TEXT_KEYS))
+
+
+def read_texts(path: Path) -> dict[str, list[str]]:
+    """Texts by id, in order: lines of text, or JSON lines with one text or a list of references each.
+
+    Raises:
+        DataError: a line that is not one of these, or an id twice.
+    """
+    found: dict[str, list[str]] = {}
+    for number, (where, record) in enumerate(_lines(path)):
+        name = str(record.get("id", number))
+        if name in found:
+            raise DataError(t("two lines have the same id"), where=where, got=name)
+        many = next((record[key] for key in _MANY_KEYS if isinstance(record.get(key), list)), None)
+        found[name] = [str(text) for text in many] if many is not None else [_text(record, where)]
+    return found
+
+
+def matched(predictions: Path, references: Path) -> tuple[list[str], list[list[str]]]:
+    """Predictions and their references by id.
+
+    Raises:
+        DataError: ids of one side that the other lacks.
+    """
+    said, wanted = read_texts(predictions), read_texts(references)
+    _same_ids(list(said), list(wanted))
+    return [texts[0] for texts in said.values()], [wanted[name] for name in said]
+
+
+def _same_ids(one: Sequence[str], other: Sequence[str]) -> None:
+    missing, extra = sorted(set(other) - set(one)), sorted(set(one) - set(other))
+    if missing or extra:
+        got = [t("missing: {names}", names=", ".join(missing[:5]))] if missing else []
+        got += [t("unexpected: {names}", names=", ".join(extra[:5]))] if extra else []
+        raise DataError(t("predictions and references do not match"), got="; ".join(got))
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Pairs from JSON lines with a picture (relative to the file) and a text each.
+
+    Raises:
+        DataError: a line without picture or text.
+    """
+    pairs = []
+    for number, (where, record) in enumerate(_lines(path)):
+        image = next((record[key] for key in _IMAGE_KEYS if isinstance(record.get(key), str)), None)
+        if image is None:
+            raise DataError(t("no picture in this line"), where=where, expected=" | ".join(_IMAGE_KEYS))
+        pairs.append(Pair(str(record.get("id", number)), path.parent / image, _text(record, where)))
+    return pairs
+
+
+def generated_pairs(folder: Path, prompts: Path) -> list[Pair]:
+    """The first picture of every answer of ``bettersynth generate`` with its prompt.
+
+    With several answers to a prompt (``--count``), ids have a number behind the prompt's.
+
+    Raises:
+        DataError: nothing generated here, an answer without picture, or one whose prompt is not in the file.
+    """
+    if not (folder / RESULTS).is_file():
+        raise DataError(
+            t("nothing generated here"),
+            where=str(folder),
+            expected=RESULTS,
+            hint=t("make it with: {command}", command="bettersynth generate --prompts FILE --out DIR"),
+        )
+    texts = {name: lines[0] for name, lines in read_texts(prompts).items()}
+    pairs = []
+    for where, record in _lines(folder / RESULTS):
+        name = str(record["id"])
+        prompt = texts.get(name, texts.get(name.rpartition("-")[0]))
+        image = next((output["image"] for output in record["outputs"] if "image" in output), None)
+        if prompt is None:
+            raise DataError(t("an answer whose prompt is not in the file"), where=where, got=name)
+        if image is None:
+            raise DataError(t("an answer without a picture"), where=where, got=name)
+        pairs.append(Pair(name, folder / image, prompt))
+    return pairs
+
+
+def files_digest(paths: Sequence[Path]) -> str:
+    """One digest of several files' contents, so that a score says what it is of."""
+    from bettersynth.core.fingerprint import digest_json
+
+    return digest_json([digest_file(path) for path in paths])
