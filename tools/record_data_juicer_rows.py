@@ -44,7 +44,7 @@ def ask_mapper(made: Any, row: dict[str, Any]) -> Any:
         columns = made.process_batched({key: [value] for key, value in sample.items()})
         count = len(columns["text"])
         return [
-            {key: values[place] for key, values in columns.items() if key not in (STATS, META)}
+            {key: values[place] for key, values in columns.items() if key not in sample or values[place] != sample[key]}
             for place in range(count)
         ]
     if made.is_batched_op():

@@ -357,9 +357,80 @@ def _prose() -> list[Row]:
     return [{"text": text} for text in texts]
 
 
+_PAPER = r"""\documentclass{a}
+\begin{document}
+Intro. See \ref{fig:a} and \cref{fig:b, fig:c}.
+
+Only \Cref{fig:ab} here, \autoref{ fig:a} not, \eqref{fig:a} not, \nameref{fig:a} not.
+
+\begin{figure}[t]
+  \includegraphics[width=1]{img/a.png}
+  \caption[short]{A \textbf{bold \emph{deep}} caption.}
+  \label{fig:a}
+\end{figure}
+\begin{figure*}
+  \begin{subfigure}[b]{0.5\textwidth}\includegraphics{b1}\caption{Left}\label{fig:b}\end{subfigure}
+  \begin{subfigure}{.4\textwidth}\includegraphics{ b2.pdf }\includegraphics{b3}\subcaption{Right {x}}\end{subfigure}
+  \begin{subfigure}{.1\textwidth}no picture\end{subfigure}
+  \caption*{Both}\label{fig:ab}
+\end{figure*}
+Prose with \ref{fig:c,fig:d} stays.
+
+\begin{equation} \ref{fig:c} \end{equation} and \ref{fig:e}, \ref{fig:f}
+
+\begin{wrapfigure}{r}{0.5\textwidth}\includegraphics{c.jpg}\caption{Unclosed {brace}\label{fig:c}\end{wrapfigure}
+\begin{figure}\subfloat[Sub d]{\includegraphics{d}\label{fig:d}} \subfigure{\includegraphics{e}\label{fig:e}}
+\subfloat [no] {\includegraphics{z}} \subfigure[] {x{y}} \caption{Old style}\end{figure}
+\begin{figure}\begin{minipage}{0.5\linewidth}\includegraphics{m1}\caption{M1}\label{fig:f}\end{minipage}
+\begin{minipage}[t]{0.5\linewidth}\captionof{table}{T}\includegraphics{m2}\end{minipage}
+\begin{minipage}{1cm}\includegraphics{m3}\captionof{figure}[s]{M3}\end{minipage}\end{figure}
+\begin{figure}\begin{minipage}{1cm}\includegraphics{one}\end{minipage}\caption{One page}\end{figure}
+\begin{figure}\caption{no picture}\label{fig:none}\end{figure}
+\end{document}
+"""
+_SNIPPETS = [
+    *(_PAPER[i:j] for i, j in ((0, 500), (300, 900), (700, 1500), (1200, 2300))),
+    *(
+        "\\begin{figure}",
+        "\\end{figure}",
+        "\\includegraphics{x y.png}",
+        "\\caption{C}",
+        "\\caption {no}",
+        "\\label{fig:a}",
+    ),
+    *(
+        "\\begin{subfigure}\\includegraphics{s}\\subfloat{\\includegraphics{t}}\\end{subfigure}",
+        "\\ref{fig:a}",
+        "{",
+        "}",
+    ),
+    *("\\cref{x,  fig:a ,y}", "\\ref{fig:ab,fig:a}", "\n\n", "\n\n", "text", "\\begin{table}\\ref{fig:a}\\end{table}"),
+    *(
+        "\\subfigure[cap [x]]{\\includegraphics{u}}",
+        "\\begin{minipage}a\\end{minipage}",
+        "\\captionof{figure}{F}",
+        "\\label{a,b}",
+    ),
+    *("\\begin{minipage}{1cm}\\includegraphics{v}\\end{minipage}", "\\begin{figure*}", "\\end{figure*}", "\\ref{a,b}"),
+]
+
+
+def _papers() -> list[Row]:
+    """A paper with every kind of figure, and pieces of such papers put together anew."""
+    draw = random.Random(14)
+    texts = ["", "no figures", _PAPER, _PAPER.replace("\n\n", "\n \n")]
+    texts += ["".join(draw.choices(_SNIPPETS, k=draw.randint(2, 10))) for _ in range(200)]
+    texts += [
+        f"\\begin{{figure}}{''.join(draw.choices(_SNIPPETS[6:], k=6))}\\end{{figure}}\n\nSee \\ref{{fig:a}}."
+        for _ in range(150)
+    ]
+    return [{"text": text, "other": number} for number, text in enumerate(texts)]
+
+
 ROWS: dict[str, list[Row]] = {
     "private": _private(),
     "prose": _prose(),
+    "papers": _papers(),
     "fields": FIELDS,
     "pages": _pages(),
     "one page": [{"text": "a b\na b"}],
@@ -413,6 +484,10 @@ CASES: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"redact_keys": ["text", "pair"], "mask_phones": False, "mask_emails": False}, "private"),
         ({"redact_keys": ["response"], "mask_channel_ids": False, "mask_id_cards": False}, "private"),
         ({"extra_patterns": [["(n)o", r"\1O"], ["[0-9]+", "#"]], "messages_key": "deep"}, "private"),
+    ],
+    "latex_figure_context_extractor_mapper": [
+        ({}, "papers"),
+        ({"citation_commands": ["\\ref", "eqref"], "paragraph_separator": "\n", "caption_key": "c"}, "papers"),
     ],
     "sentence_split_mapper": [({"lang": "en"}, "prose"), ({"lang": "en", "punkt": "PUNKT"}, "prose")],
     "general_field_filter": [({"filter_condition": condition}, "fields") for condition in _CONDITIONS],
