@@ -17,13 +17,13 @@ from typing import Any, NoReturn
 
 from bettersynth import __version__
 from bettersynth.core.errors import BetterSynthError, ConfigError
-from bettersynth.core.lang import set_language, t
+from bettersynth.core.lang import LANGUAGES, set_language, t
 from bettersynth.core.registry import Registry, did_you_mean
 
 COMMANDS = Registry("command", "bettersynth.cli.commands", "bettersynth.commands")
 _ORDER = (
     *("demo", "init", "explore", "process", "run", "train", "eval", "score", "compare"),
-    *("generate", "metrics", "analyze", "convert"),
+    *("generate", "serve", "metrics", "analyze", "convert"),
     *("export", "report", "submit", "inspect", "diff", "explain", "doctor", "completion"),
 )
 
@@ -39,10 +39,17 @@ _COMPLAINTS = (
     ),
     (
         r"argument (?P<name>[^:]+): invalid (?P<kind>\w+) value: (?P<got>.*)",
-        "{name} cannot be {got}: not a valid {kind}",
+        "{name} cannot be {got}: needed is {kind}",
     ),
 )
 """argparse's sentences and ours, which can be translated."""
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "positive": "a whole number of at least 1",
+    "unsigned": "a whole number, 0 or more",
+}
+"""Names of value kinds (functions of ``cli.kinds``) in words."""
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -76,7 +83,10 @@ class Parser(argparse.ArgumentParser):
         for pattern, ours in _COMPLAINTS:
             match = re.fullmatch(pattern, message)
             if match:
-                message = t(ours, **match.groupdict())
+                facts = match.groupdict()
+                if "kind" in facts:
+                    facts["kind"] = t(_KINDS.get(facts["kind"], facts["kind"]))
+                message = t(ours, **facts)
                 break
         raise ConfigError(message, hint=hint or t("see: {command} --help", command=self.prog))
 
@@ -157,7 +167,10 @@ def _take_language(argv: list[str]) -> str | None:
 
 
 def _dispatch(argv: list[str]) -> int:
-    set_language(_take_language(argv))
+    wanted = _take_language(argv)
+    set_language(wanted)
+    if wanted is not None and wanted not in LANGUAGES:
+        raise ConfigError(t("unknown language"), where="--lang", got=wanted, expected=" | ".join(LANGUAGES))
     while argv and argv[0].startswith("--lang"):
         argv = argv[1:] if "=" in argv[0] else argv[2:]
     if not argv or argv[0] in ("-h", "--help", "help"):

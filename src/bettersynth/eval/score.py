@@ -64,6 +64,8 @@ def score(
         "data": asked.digest,
         "predictions": artifact.digest,
     }
+    if artifact.facts.get("limit"):
+        stamp["limit"] = str(artifact.facts["limit"])  # beside the score wherever it is shown
     results = [_result(target.task, scoring, stamp, (resamples, seed)) for scoring in scorings]
     folder = out or predictions / "scores"
     unscored = {

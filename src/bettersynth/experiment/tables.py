@@ -133,7 +133,9 @@ def legend(table: ComparisonTable) -> list[str]:
         chances=chances,
     )
     ranks = t("#: rank (equal ranks are ties); verdicts against {name}, Holm-corrected.", name=table.baseline)
-    return [mean, ranks, *table.notes]
+    limits = {r.provenance["limit"] for results in table.results.values() for r in results if "limit" in r.provenance}
+    short = [t("Only the first {n} questions were asked (--limit).", n=", ".join(sorted(limits)))] if limits else []
+    return [mean, ranks, *short, *table.notes]
 
 
 def _cell(result: EvalResult, rank: int | None, comparison: Comparison | None) -> str:

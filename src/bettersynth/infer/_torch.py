@@ -33,10 +33,22 @@ def choose_device(device: str) -> tuple[torch.device, torch.dtype]:
     if device.startswith("cuda"):
         if not available:
             raise ConfigError(t("no CUDA device is available"), got=device, hint=t("use device: cpu"))
+        _check_number(device)
         return torch.device(device), torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device != "cpu":
-        raise ConfigError(t("unknown device"), got=device, expected="auto, cpu, cuda")
+        raise ConfigError(t("unknown device"), got=device, expected="auto, cpu, cuda, cuda:N")
     return torch.device("cpu"), torch.float32
+
+
+def _check_number(device: str) -> None:
+    """Raise ConfigError unless ``cuda`` or ``cuda:N`` names a device of this machine."""
+    import torch
+
+    count = torch.cuda.device_count()
+    _, colon, number = device.partition(":")
+    if (colon and not number.isdigit()) or int(number or 0) >= count:
+        names = ", ".join(f"cuda:{index}" for index in range(count))
+        raise ConfigError(t("the device is not there"), where="device", got=device, expected=f"auto, cpu, {names}")
 
 
 @contextlib.contextmanager

@@ -43,6 +43,9 @@ def _protocol(report: ReportInput, protocol: str, scored: list[tuple[str, EvalRe
         method=first.chance_method,
         level=f"{100 * first.score.level:.0f}",
     )
+    limits = sorted({score.provenance["limit"] for _, score in scored if score.provenance.get("limit")})
+    if limits:
+        note += f" <b>{both('Only the first {n} questions were asked (--limit).', n=', '.join(limits))}</b>"
     if any(score.per_seed for _, score in scored):
         note += " " + both("Small dots: single seeds.")
     return (

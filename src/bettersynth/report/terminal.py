@@ -133,7 +133,11 @@ def score_cells(report: ReportInput) -> tuple[list[str], list[list[str]]]:
         for protocol in shown:
             score = next((score for score in scores if score.protocol == protocol), None)
             text = "" if score is None else f"{points(score.score.value)} {interval(score.score)}"
-            cells.append(text + (f" {t('at chance')}" if score is not None and score.at_chance else ""))
+            if score is not None and score.at_chance:
+                text += f" {t('at chance')}"
+            if score is not None and score.provenance.get("limit"):
+                text += " " + t("(first {n} questions only)", n=score.provenance["limit"])
+            cells.append(text)
         rows.append(cells)
     if rows:
         chances = []

@@ -41,7 +41,7 @@ def test_help_is_in_the_language_asked_for(name, call, capsys):
     [
         (("convert",), "needed: pairs-to-dj|dj-to-llava|llava-to-dj|sample, --input, --output", "需要："),
         (("run", "everything"), "cannot be 'everything'; one of: 'all'", "不能是"),
-        (("run", "--seeds", "x"), "--seeds cannot be 'x': not a valid int", "不能是"),
+        (("run", "--seeds", "x"), "--seeds cannot be 'x': needed is a whole number", "不能是"),
         (("run", "--seeds"), "--seeds needs a value", "需要一个值"),
         (("train", "--check-batch", "1"), "--check-batch needs 3 values", "需要 3 个值"),
         (("doctor", "--nothing"), "unknown arguments: --nothing", "未知参数"),

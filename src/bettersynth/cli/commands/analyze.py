@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from bettersynth.cli.kinds import unsigned
 from bettersynth.cli.render import print_facts, print_json, print_rows
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--protocol", metavar="NAME", help=t("only this scoring protocol, e.g. mmbench-circular"))
     add("--page", type=Path, metavar="DIR", help=t("write a page with galleries of what changed, and every figure"))
-    add("--show", type=int, default=5, metavar="N", help=t("changed questions to list per direction (default: 5)"))
+    add("--show", type=unsigned, default=5, metavar="N", help=t("changed questions to list per direction (default: 5)"))
     add("--resamples", type=int, default=2000, metavar="N", help=t("bootstrap resamples (default: 2000)"))
     add("--json", action="store_true", help=t("print JSON"))
 

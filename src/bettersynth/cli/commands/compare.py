@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from bettersynth.cli.kinds import positive
 from bettersynth.cli.kit import control_builders, preset_of, typed_command, write_page
 from bettersynth.cli.render import Progress, print_comparison, print_facts, print_json, print_rows
 from bettersynth.core.lang import t
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workspace", type=Path, metavar="DIR", help=t("kit folder (default: the file's, else this one)"))
     add("--out", type=Path, metavar="DIR", help=t("result folder (default: WORKSPACE/output/experiments/NAME)"))
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=t("change a key, e.g. --set seed=7"))
-    add("--workers", type=int, metavar="N", help=t("trainings side by side (default: all cores; one on a GPU)"))
+    add("--workers", type=positive, metavar="N", help=t("trainings side by side (default: all cores; one on a GPU)"))
     add("--plan", action="store_true", help=t("say what would be done; change nothing"))
     add("--json", action="store_true", help=t("print JSON"))
 

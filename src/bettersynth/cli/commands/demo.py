@@ -10,6 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
+from bettersynth.cli.kinds import positive
 from bettersynth.cli.render import Progress, print_json, print_rows
 from bettersynth.core.lang import t
 
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help=t("under a minute: shows that everything works; scores stay at chance"))
     add("-o", "--out", type=Path, default=Path("demo_out"), metavar="DIR", help=t("workspace (default: demo_out)"))
     add("--seed", type=int, default=0, help=t("seed of the world (default: 0)"))
-    add("--workers", type=int, metavar="N", help=t("processes (default: all cores)"))
+    add("--workers", type=positive, metavar="N", help=t("processes (default: all cores)"))
     add("--plan", action="store_true", help=t("say what would be done; change nothing"))
     add("--json", action="store_true", help=t("print JSON"))
 
@@ -39,7 +40,10 @@ def _plan(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     """Run the demo and print the table and where page and zip lie."""
     from bettersynth.core.errors import MissingExtraError
+    from bettersynth.demo.place import check_place, claim
 
+    command = "bettersynth demo" + (" --quick" if args.quick else "") + (f" --seed {args.seed}" if args.seed else "")
+    check_place(args.out, command)
     if args.plan:
         return _plan(args)
     try:
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     progress = Progress()
     started = time.perf_counter()
-    command = "bettersynth demo" + (" --quick" if args.quick else "") + (f" --seed {args.seed}" if args.seed else "")
+    claim(args.out)
     result = run_demo(
         args.out, is_quick=args.quick, seed=args.seed, workers=args.workers, say=progress.done, command=command
     )

@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bettersynth.cli.render import Progress, print_json, print_scores
+from bettersynth.cli.kinds import positive
+from bettersynth.cli.render import Progress, print_json, print_rows, print_scores
 from bettersynth.core.lang import t
 
 
@@ -35,12 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", default="", help=t("question file's stem, e.g. mmbench_dev_20230712"))
     add("--out", type=Path, default=Path("output"), metavar="DIR", help=t("output folder (default: output)"))
     add("--model-zoo", type=Path, metavar="DIR", help=t("where the towers lie when the checkpoint lacks them"))
-    add("--batch-size", type=int, default=16)
+    add("--batch-size", type=positive, default=16)
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     add("--device", default="auto", help=t("auto, cpu, cuda or cuda:N"))
     add("--gpus", default="", help=t("the kit's GPU list; one process serves them, the first is used"))
-    add("--limit", type=int, help=t("only the first so many questions (marked in the result)"))
-    add("--max-new-tokens", type=int, help=t("longest answer in tokens (default: the task's)"))
+    add("--limit", type=positive, help=t("only the first so many questions (marked in the result)"))
+    add("--max-new-tokens", type=positive, help=t("longest answer in tokens (default: the task's)"))
     add("--plan", action="store_true", help=t("count questions and batches; ask nothing"))
     add("--json", action="store_true", help=t("print JSON"))
 
@@ -48,11 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _device(args: argparse.Namespace) -> str:
     import torch
 
-    if args.device != "auto":
-        return str(args.device)
-    if not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{args.gpus.split(',')[0]}" if args.gpus else "cuda"
+    from bettersynth.infer._torch import choose_device
+
+    wanted = args.device
+    if wanted == "auto" and args.gpus and torch.cuda.is_available():
+        wanted = f"cuda:{args.gpus.split(',')[0]}"
+    return str(choose_device(wanted)[0])
 
 
 def _checkpoint(args: argparse.Namespace) -> tuple[Path, str]:
@@ -73,44 +75,80 @@ def _checkpoint(args: argparse.Namespace) -> tuple[Path, str]:
     return folder, folder.resolve().name
 
 
+_INNER_SPLITS = ("gqa", "mmmu", "pope", "scienceqa")
+"""Benchmarks whose splits are no files of their own name; they say themselves which they have."""
+
+
+def _suffixes(task: str) -> tuple[str, ...]:
+    return (".tsv",) if task == "mmbench" else (".jsonl", ".json", ".parquet")
+
+
 def _data(args: argparse.Namespace, task: str) -> Path:
     if not args.split:
         return Path(args.data)
     folder = Path(args.data) / task
-    suffixes = (".tsv",) if task == "mmbench" else (".jsonl", ".json", ".parquet")
-    found = [path for suffix in suffixes if (path := folder / f"{args.split}{suffix}").is_file()]
+    found = [path for suffix in _suffixes(task) if (path := folder / f"{args.split}{suffix}").is_file()]
     # Benchmarks whose files hold several splits take the split's name where a file would stand.
     return found[0] if found else folder / args.split
+
+
+def _check_split(args: argparse.Namespace, task: str) -> None:
+    """Refuse a folder or split that is not there.
+
+    Raises:
+        DataError: with the splits that are there.
+    """
+    from bettersynth.core.errors import DataError
+
+    folder = Path(args.data) / task
+    if not args.split or _data(args, task).exists() or task in _INNER_SPLITS or not folder.is_dir():
+        return
+    suffixes = _suffixes(task)
+    there = sorted(path.stem for path in folder.iterdir() if path.suffix in suffixes)
+    raise DataError(
+        t("no such split"),
+        where=str(folder),
+        got=args.split,
+        expected=", ".join(there) or t("none"),
+        hint=t("leave out --split to take the usual one"),
+    )
+
+
+def _plan(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> int:
+    """Questions and batches of every protocol; asks nothing."""
+    from bettersynth.eval.runner import ask, open_target, plan_batches
+
+    plans = []
+    for task, protocol in pairs:
+        _check_split(args, task)
+        asked = ask(open_target(protocol, _data(args, task)), args.limit)
+        plans.append((protocol, len(asked.questions), len(plan_batches(asked, args.batch_size))))
+    if args.json:
+        print_json([dict(zip(("protocol", "questions", "batches"), plan, strict=True)) for plan in plans])
+    else:
+        print_rows((t("protocol"), t("questions"), t("batches")), plans, "<>>")
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:
     """Generate, then score, every task asked for."""
     from bettersynth.core.errors import MissingExtraError
     from bettersynth.eval.protocol import resolve
-    from bettersynth.eval.runner import ask, generate, open_target, plan_batches
+    from bettersynth.eval.runner import generate
     from bettersynth.eval.score import load_results, score
 
     pairs = resolve(args.tasks)
     if args.plan:
-        plans: list[dict[str, Any]] = []
-        for task, protocol in pairs:
-            asked = ask(open_target(protocol, _data(args, task)), args.limit)
-            plans.append(
-                {
-                    "protocol": protocol,
-                    "questions": len(asked.questions),
-                    "batches": len(plan_batches(asked, args.batch_size)),
-                }
-            )
-        print_json(plans)
-        return 0
+        return _plan(args, pairs)
+    folder, name = _checkpoint(args)  # what is wrong with the words is said before seconds of loading
+    for task in dict.fromkeys(task for task, _ in pairs):
+        _check_split(args, task)
     try:
         from bettersynth.infer.checkpoint import CheckpointChatModel
 
         device = _device(args)
     except ModuleNotFoundError as error:
         raise MissingExtraError(t("evaluation"), "train", missing=error.name) from error
-    folder, name = _checkpoint(args)
     progress = Progress()
     model = CheckpointChatModel(
         folder, batch_size=args.batch_size, dtype=args.dtype, device=device, model_zoo=args.model_zoo

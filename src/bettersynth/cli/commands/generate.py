@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from bettersynth.cli.kinds import positive
 from bettersynth.cli.render import Progress, print_facts, print_json
 from bettersynth.core.errors import ConfigError, MissingExtraError
 from bettersynth.core.lang import t
@@ -37,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--think", action="store_true", help=t("let the model think first"))
     add("--size", metavar="WxH", help=t("size of new pictures in pixels"))
     add("--seed", type=int, default=0, help=t("seed of the first picture (default: 0)"))
-    add("--count", type=int, default=1, metavar="N", help=t("answers to each request, with seeds that count up"))
-    add("--max-new-tokens", type=int, default=512, help=t("longest text (default: 512)"))
+    add("--count", type=positive, default=1, metavar="N", help=t("answers to each request, with seeds that count up"))
+    add("--max-new-tokens", type=positive, default=512, help=t("longest text (default: 512)"))
     add("--temperature", type=float, default=0.0, help=t("of text; 0 takes the likeliest token (default)"))
-    add("--steps", type=int, help=t("points in time of a drawing (default: 50)"))
+    add("--steps", type=positive, help=t("points in time of a drawing (default: 50)"))
     add("--shift", type=float, help=t("shift of the time towards noise (default: 3)"))
     add("--cfg-text", type=float, help=t("guidance by the text (default: 4)"))
     add("--cfg-img", type=float, help=t("guidance by input pictures (default: 1.5, editing 2)"))
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--renorm", help=t("global, channel or text_channel"))
     add("--renorm-min", type=float, help=t("smallest factor of the renorm; 1 switches it off"))
     add("--taylorseer", action="store_true", help=t("predict most steps from earlier ones"))
-    add("--batch-size", type=int, default=8, help=t("requests answered together (default: 8)"))
+    add("--batch-size", type=positive, default=8, help=t("requests answered together (default: 8)"))
     add("--device", default="auto", help=t("auto, cpu, cuda or cuda:N"))
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     add("--plan", action="store_true", help=t("say what would be generated; load no model"))

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from bettersynth.cli.kinds import positive
 from bettersynth.cli.kit import preset_of, save_train_script, track_of, typed_command, write_page
 from bettersynth.cli.render import (
     Progress,
@@ -53,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, default=1, metavar="N", help=t("trainings with different seeds (default: 1)"))
     add("--tasks", nargs="+", default=["textvqa", "mmbench"], metavar="TASK", help=t("benchmarks (default: both)"))
     add("--split", choices=("eval", "dev"), default="eval", help=t("dev: toolkit/eval_dev, for tuning"))
-    add("--limit", type=int, metavar="N", help=t("only the first so many questions (marked in the result)"))
+    add("--limit", type=positive, metavar="N", help=t("only the first so many questions (marked in the result)"))
     add("--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help=t("e.g. --set finetune.lr=1e-5"))
-    add("--workers", type=int, metavar="N", help=t("processes (default: all cores)"))
+    add("--workers", type=positive, metavar="N", help=t("processes (default: all cores)"))
     add("--plan", action="store_true", help=t("say what would be done; change nothing"))
     add("--json", action="store_true", help=t("print JSON"))
 

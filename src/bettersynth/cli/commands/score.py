@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bettersynth.cli.kinds import positive
 from bettersynth.cli.render import print_scores
 from bettersynth.core.lang import t
 
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, default=Path("toolkit/eval"), metavar="DIR", help=t("evaluation folder or question file")
     )
-    parser.add_argument("--resamples", type=int, default=2000, help=t("bootstrap resamples (default: 2000)"))
+    parser.add_argument("--resamples", type=positive, default=2000, help=t("bootstrap resamples (default: 2000)"))
     parser.add_argument("--json", action="store_true", help=t("print JSON"))
 
 

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from bettersynth.cli.kinds import positive
 from bettersynth.cli.render import print_facts, print_json
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
@@ -33,12 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--init-from", type=Path, metavar="DIR", help=t("continue from this checkpoint (final track)"))
     add("--set", action="append", default=[], metavar="STAGE.KEY=VALUE", help=t("e.g. --set finetune.seed=7"))
     add("--from-env", action="store_true", help=t("take the kit's editable block from the environment"))
-    add("--check-batch", nargs=3, type=int, metavar=("B", "A", "N"), help=t("only check B x A x N against --expected"))
-    add("--expected", type=int, default=256, help=t("global batch for --check-batch"))
+    add(
+        "--check-batch",
+        nargs=3,
+        type=positive,
+        metavar=("B", "A", "N"),
+        help=t("only check B x A x N against --expected"),
+    )
+    add("--expected", type=positive, default=256, help=t("global batch for --check-batch"))
     add("--plan", action="store_true", help=t("say what would be done and what it needs; change nothing"))
     add("--shapes", metavar="SIZES", help=t("with --plan: plan for these model sizes, without data and weights"))
-    add("--plan-tokens", type=int, metavar="N", help=t("with --shapes: tokens of a sample, image tokens included"))
-    add("--devices", type=int, metavar="N", help=t("with --plan: devices that share the work"))
+    add("--plan-tokens", type=positive, metavar="N", help=t("with --shapes: tokens of a sample, image tokens included"))
+    add("--devices", type=positive, metavar="N", help=t("with --plan: devices that share the work"))
     add("--json", action="store_true", help=t("print JSON"))
 
 
