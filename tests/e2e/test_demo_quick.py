@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 from bettersynth.core.fingerprint import digest_file
+from bettersynth.demo.tour import plan_demo
 from bettersynth.submission.check import check
 
 DATA = ("processed_data.jsonl", "llava_format.json", "quarantine.jsonl")
@@ -49,6 +50,17 @@ def test_quick_demo_makes_data_scores_page_and_zip(quick_demo: Path):
             step["rows_in"] + step["rows_made"] - step["rows_out"] - sum(step["dropped"].values()) - step["quarantined"]
         )
         assert lost == 0, step
+
+
+def test_the_plan_knows_which_demo_the_folder_holds(quick_demo: Path):
+    root = quick_demo / "demo_out"
+    states = {
+        (quick, seed): {state for _, state, _ in plan_demo(root, is_quick=quick, seed=seed)}
+        for quick, seed in ((True, 0), (False, 0), (True, 3))
+    }
+    assert states == {(True, 0): {"done"}, (False, 0): {"to do"}, (True, 3): {"to do"}}
+    page = (root / "demo" / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Take no difference below for a finding" in page
 
 
 def test_running_again_changes_nothing_and_takes_no_training(quick_demo: Path, program):

@@ -20,6 +20,7 @@ from bettersynth.core.record import ReportInput, StageCost
 from bettersynth.demo.quality import filter_quality
 from bettersynth.demo.world.build import DEMO, QUICK, WorldSizes, build
 from bettersynth.experiment.run import Outcome, Places, report_input, run_experiment
+from bettersynth.experiment.state import part_rows
 from bettersynth.experiment.summary import dataset_summary
 from bettersynth.experiment.workspace import Workspace
 from bettersynth.kit.build import init
@@ -28,7 +29,6 @@ from bettersynth.report.build import PAGE, build_report
 from bettersynth.submission.locked_files import record_data
 from bettersynth.submission.pack import ZIP, submit
 from bettersynth.submission.train_script import save_script
-from bettersynth.train.preset import load_preset
 
 Say = Callable[[str], None]
 
@@ -60,6 +60,15 @@ def weights_folder() -> Path:
     return Path(str(resources.files("bettersynth").joinpath("demo", "weights")))
 
 
+def _is_drawn(root: Path, sizes: WorldSizes, seed: int) -> bool:
+    """Whether the folder holds this very world."""
+    marker = root / "hidden"
+    if not Artifact.exists(marker):
+        return False
+    facts = Artifact.load(marker, kind="world").facts
+    return bool(facts["sizes"] == asdict(sizes) and facts["seed"] == seed)
+
+
 def prepare_workspace(root: Path, *, sizes: WorldSizes, seed: int) -> StageCost:
     """Draw the world and lay out base models as a kit has them; finished once, it is left alone.
 
@@ -68,10 +77,9 @@ def prepare_workspace(root: Path, *, sizes: WorldSizes, seed: int) -> StageCost:
     """
     marker = root / "hidden"
     cost_file = marker / "cost.json"
+    if _is_drawn(root, sizes, seed):
+        return StageCost(**json.loads(cost_file.read_text(encoding="utf-8")))
     if Artifact.exists(marker):
-        facts = Artifact.load(marker, kind="world").facts
-        if facts["sizes"] == asdict(sizes) and facts["seed"] == seed:
-            return StageCost(**json.loads(cost_file.read_text(encoding="utf-8")))
         (marker / "manifest.json").unlink()
     with Meter("world") as meter:
         facts = build(root, sizes=sizes, seed=seed)
@@ -98,6 +106,20 @@ def experiment_config(root: Path, *, is_quick: bool, workers: int | None) -> Exp
     )
 
 
+def demo_places(root: Path) -> Places:
+    """The balanced run where a kit has its results, the raw one beside it."""
+    output = Workspace(root).output
+    return Places(
+        root / "demo",
+        data={"raw": root / "demo" / "raw" / "processed_data", "balanced": output / "processed_data"},
+        trials={"raw": root / "demo" / "raw", "balanced": output},
+    )
+
+
+def _zip_folder(root: Path) -> Path:
+    return root / "output" / "submission"
+
+
 def run_demo(
     out: Path, *, is_quick: bool, seed: int = 0, workers: int | None = None, say: Say, command: str
 ) -> DemoResult:
@@ -115,12 +137,7 @@ def run_demo(
     say(t("drawing the demo world"))
     costs = [prepare_workspace(root, sizes=QUICK if is_quick else DEMO, seed=seed)]
     config = experiment_config(root, is_quick=is_quick, workers=workers)
-    output = Workspace(root).output
-    places = Places(
-        root / "demo",
-        data={"raw": root / "demo" / "raw" / "processed_data", "balanced": output / "processed_data"},
-        trials={"raw": root / "demo" / "raw", "balanced": output},
-    )
+    places = demo_places(root)
     outcome = run_experiment(config, places, workers=workers, say=say)
     with Meter("report") as meter:
         report = _report(outcome, root, tuple(costs), command)
@@ -147,7 +164,7 @@ def _report(outcome: Outcome, root: Path, costs: tuple[StageCost, ...], command:
 def _pack(root: Path, say: Say) -> Path:
     """Submit the balanced run as the demo track's zip."""
     save_script(root, {"EXP_NAME": f"balanced-{SEED}"}, track="demo")
-    folder = root / "output" / "submission"
+    folder = _zip_folder(root)
     submit(root, "demo", folder)
     say(t("packed {path}", path=folder / ZIP))
     return folder / ZIP
@@ -155,20 +172,16 @@ def _pack(root: Path, say: Say) -> Path:
 
 def plan_demo(out: Path, *, is_quick: bool, seed: int) -> list[tuple[str, str, str]]:
     """What `run_demo` would do: part, ``done`` or ``to do``, and a detail. Writes nothing."""
-    root = out.absolute()
-    sizes = QUICK if is_quick else DEMO
-    preset = load_preset("demo_quick" if is_quick else "demo")
-    rows: list[tuple[str, Path, str]] = [
-        ("world", root / "hidden", f"{sizes.pool} pairs, {sizes.instruct} instructions, seed {seed}"),
-        ("data: raw", root / "demo" / "raw" / "processed_data", "raw"),
-        ("data: balanced", root / "output" / "processed_data", STRATEGY),
-    ]
-    for name, folder in (("raw", root / "demo" / "raw"), ("balanced", root / "output")):
-        for stage, kind in (("pretrain", "Pretrain"), ("finetune", "Finetune")):
-            seen = (preset.pretrain if stage == "pretrain" else preset.finetune)["samples_seen"]
-            place = folder / "training_dirs" / f"MGM-2B-{kind}-{name}-{SEED}"
-            rows.append((f"train: {name} {stage}", place, f"{seen} samples"))
-    rows.append(("comparison", root / "demo" / "comparison", f"{sizes.textvqa} + {sizes.mmbench} questions"))
-    rows.append(("report", root / "demo" / "report", PAGE))
-    rows.append(("submission", root / "output" / "submission", ZIP))
-    return [(part, t("done") if Artifact.exists(place) else t("to do"), detail) for part, place, detail in rows]
+    root, sizes = out.absolute(), QUICK if is_quick else DEMO
+    config = experiment_config(root, is_quick=is_quick, workers=None)
+    has_world = _is_drawn(root, sizes, seed)
+    world = f"{sizes.pool} pairs, {sizes.instruct} instructions, seed {seed}"
+    rows = [("world", t("done") if has_world else t("to do"), world)]
+    if has_world:
+        rows += part_rows(config, demo_places(root))
+    else:  # nothing in the folder is of this world
+        rows.append((t("the rest"), t("to do"), t("data, two trainings, answers and comparison")))
+    is_done = all(state == t("done") for _, state, _ in rows)
+    for part, place, detail in (("report", root / "demo" / "report", PAGE), ("submission", _zip_folder(root), ZIP)):
+        rows.append((part, t("done") if is_done and Artifact.exists(place) else t("to do"), detail))
+    return rows

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bettersynth.core.artifact import Artifact
 from bettersynth.core.errors import BetterSynthError
@@ -21,7 +22,7 @@ State = Literal["done", "part", "to do"]
 
 @dataclass(frozen=True)
 class StageStatus:
-    """How far one stage is: ``shards_done`` of ``shards`` (0 when no run has cut the input yet), and why the rest runs.
+    """How far one stage (counted from 1) is: ``shards_done`` of ``shards`` (0 when no run has cut the input yet), and why the rest runs.
 
     Input files are not read here; that they changed is seen by their size and time. Changed pictures are noticed only
     by the run itself.
@@ -53,7 +54,7 @@ def status(planned: Plan, out: Path) -> list[StageStatus]:
             reason = t("operators, parameters or models changed") if before == "done" else t("follows a changed stage")
             reason = changed or reason
         operators = tuple(dict.fromkeys(unwrap(phase.operator).name for phase in stage.phases))
-        found.append(StageStatus(stage.number, operators, state, markers, shards, reason))
+        found.append(StageStatus(stage.number + 1, operators, state, markers, shards, reason))
     return found
 
 
@@ -66,17 +67,24 @@ def _changed_input(planned: Plan, path: Path) -> str:
     """Why the input is no longer the one of the last run, or empty text."""
     try:
         stamps = [
-            tuple(stamp) for file in json.loads(path.read_text(encoding="utf-8"))["files"] for stamp in file["stamps"]
+            _unplaced(stamp)
+            for file in json.loads(path.read_text(encoding="utf-8"))["files"]
+            for stamp in file["stamps"]
         ]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     local = [Path(source.place) for source in planned.recipe.inputs() if not is_url(source.place)]
     options = read_options(planned.recipe)
     try:
-        found = {stamp_of(file) for place in local for file in find_files([place], options)}
+        found = {_unplaced(stamp_of(file)) for place in local for file in find_files([place], options)}
     except BetterSynthError:
         return t("the input is gone")
     return "" if not local or (found <= set(stamps) and len(found) == len(set(stamps))) else t("the input changed")
+
+
+def _unplaced(stamp: Sequence[Any]) -> tuple[str, int, int]:
+    """Name, size and time of a file: a folder that was moved still holds the same input."""
+    return Path(stamp[0]).name, stamp[1], stamp[2]
 
 
 def _num_shards(path: Path) -> int:

@@ -12,7 +12,7 @@ from bettersynth.config.load import raise_all
 from bettersynth.core.artifact import Artifact
 from bettersynth.core.errors import BetterSynthError, ConfigError, DataError, RuleError
 from bettersynth.core.lang import t
-from bettersynth.experiment.loop import LoopTrial, StageData, found_data, strategy_recipe
+from bettersynth.experiment.loop import LoopTrial, StageData, found_data
 from bettersynth.experiment.run import Places, strategy_conditions
 from bettersynth.experiment.workspace import Workspace
 
@@ -151,46 +151,10 @@ def plan_rows(run: OwnRun) -> list[tuple[str, str, str]]:
     Raises:
         ConfigError, DataError: what would stop it from starting.
     """
-    from bettersynth.engine.plan import plan
-    from bettersynth.experiment.run import budget_of
-    from bettersynth.train.preset import load_preset
-    from bettersynth.train.stages import stage_folder
+    from bettersynth.experiment.state import part_rows
 
     check_training(run)
-    config, places, preset = run.config(), run.places(), load_preset(run.preset)
-    rows = []
-    for condition in config.conditions:
-        recipe = strategy_recipe(run.place, condition.strategy or condition.name, budget=budget_of(run.preset))
-        detail = " > ".join(dict.fromkeys(step.operator for step in plan(recipe).describe())) or t("as it is")
-        rows.append((t("data: {name}", name=condition.name), places.data_folder(condition.name), detail))
-    for seed in config.seeds:
-        for condition in config.conditions:
-            folder, name = places.trial_folder(condition.name, seed), f"{condition.name}-{seed}"
-            for stage in (1, 2):
-                detail = _budget_text(preset.settings(stage))
-                label = t("train: {name} stage {stage}", name=name, stage=stage)
-                rows.append((label, stage_folder(folder, stage, name), detail))
-            results = folder / "eval_results" / f"MGM-2B-Finetune-{name}"
-            rows.append((t("evaluate: {name}", name=name), results, " ".join(config.tasks)))
-    rows.append((t("comparison"), places.root / "comparison", t("{n} conditions", n=len(config.conditions))))
-    return [(part, t("done") if _is_done(place) else t("to do"), detail) for part, place, detail in rows]
-
-
-def _is_done(place: Path) -> bool:
-    return Artifact.exists(place) or any(Artifact.exists(inner / "scores") for inner in place.glob("*"))
-
-
-def _budget_text(settings: Mapping[str, Any]) -> str:
-    seen = settings.get("samples_seen")
-    if seen:
-        return t("{n} samples in batches of {batch}", n=seen, batch=settings.get("global_batch"))
-    most = settings.get("max_samples") or "-"
-    return t(
-        "{epochs} epoch(s), at most {n} samples, in batches of {batch}",
-        epochs=settings.get("epochs", 1),
-        n=most,
-        batch=settings.get("global_batch"),
-    )
+    return part_rows(run.config(), run.places(), run.overrides)
 
 
 def train_only(run: OwnRun) -> list[Artifact]:

@@ -87,7 +87,7 @@ def mean_interval(scores: ArrayLike, *, level: float = 0.95, resamples: int = RE
     draws = _resampled(matrix.shape[0], matrix.shape[1], resamples, seed)
     means = _bootstrap(matrix, *draws)
     error, degrees = _standard_error([matrix], matrix.mean(axis=0))
-    return _calibrated(float(matrix.mean()), means, error, degrees, level)
+    return _within(_calibrated(float(matrix.mean()), means, error, degrees, level), matrix)
 
 
 def paired_difference(
@@ -202,6 +202,13 @@ def _standard_error(tables: Sequence[Matrix], per_question: Matrix) -> tuple[flo
         return 0.0, float(max(1, count - 1))
     degrees = variance**2 / sum(part**2 / free for part, free in parts if part) if total else 1.0
     return math.sqrt(variance), max(1.0, degrees)
+
+
+def _within(interval: Interval, scores: Matrix) -> Interval:
+    """The interval without what no mean of scores in 0-1 can be. Other units are left alone."""
+    if scores.min() < 0.0 or scores.max() > 1.0:
+        return interval
+    return Interval(interval.value, max(0.0, interval.low), min(1.0, interval.high), interval.level)
 
 
 def _calibrated(value: float, means: Matrix, error: float, degrees: float, level: float) -> Interval:

@@ -10,6 +10,8 @@ from bettersynth.core.record import Comparison, EvalResult, ReportInput
 from bettersynth.report.text import Message, interval, points, signed
 
 REQUIRED_PROVENANCE = ("checkpoint", "prompt", "decoding", "predictions")
+FEW_QUESTIONS = 100
+"""Below this, intervals are wider than any gain one may hope for, and one of several protocols stands out by chance."""
 VERDICT_WORDS = {"better": "better", "worse": "worse", "tie": "tie", "at chance": "at chance"}
 
 
@@ -65,12 +67,21 @@ def verdicts(report: ReportInput) -> list[Message]:
         if candidates:
             messages.append(_sentence(report, candidates))
     if messages:
-        return messages
+        return [*_few_questions(report, compared), *messages]
     if any(report.results.values()):
         return [_plain_score(name, score) for name, scores in report.results.items() for score in scores]
     if report.datasets:
         return [_rows(report)]
     return [Message("Nothing was measured yet.")]
+
+
+def _few_questions(report: ReportInput, compared: Sequence[str]) -> list[Message]:
+    """A warning in front of everything when so little was asked that even a clear difference is no finding."""
+    asked = [s.num_questions for scores in report.results.values() for s in scores if s.protocol in compared]
+    if not asked or min(asked) >= FEW_QUESTIONS:
+        return []
+    text = "Only {n} questions were asked: this shows that everything works. Take no difference below for a finding."
+    return [Message(text, {"n": min(asked)}, "bad")]
 
 
 def _may_win(report: ReportInput, comparison: Comparison) -> bool:

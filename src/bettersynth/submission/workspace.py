@@ -231,7 +231,12 @@ def _check_trained_on(data: Path, first: Artifact, findings: Findings) -> None:
     candidates = sorted({*data.parent.glob("*.json"), *data.parent.glob("*/*.json")})
     trained = next((path for path in candidates if digest_file(path) == wanted), None)
     if trained is None:
-        findings.refuse("stage 1 was trained on a file that is not beside {name}", name=data.name)
+        findings.refuse(
+            "stage 1 ({stage}) was trained on a file that is not beside {name} any more: the data was made anew since; "
+            "train on it with: bettersynth run train_only, or make the old data again with its own recipe",
+            stage=first.folder.name,
+            name=data.name,
+        )
         return
     rows = {
         (str(row.get("id", "")), DEFAULT_TOKENS.strip(str(row.get("text", ""))))

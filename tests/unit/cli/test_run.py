@@ -44,6 +44,10 @@ def test_data_only_and_plan(call, world):
     assert not (world / "output" / "processed_data").exists()
     assert "clean_html_mapper" in call(*words(world, "data_only")).out
     assert (world / "output" / "processed_data" / "llava_format.json").is_file()
+    first = call(*words(world), "--plan").out.splitlines()
+    assert "done" in next(line for line in first if "data:" in line)
+    other = call("run", "--workspace", world, "--preset", world / "preset.yaml", "--strategy", "raw", "--plan").out
+    assert "takes the place of other data" in " ".join(other.split())
 
 
 def test_parts_out_of_order_say_what_comes_first(call, world):

@@ -111,6 +111,13 @@ def test_coverage_of_one_condition():
     assert 0.91 <= hits / 300 <= 0.99
 
 
+def test_no_interval_leaves_what_a_score_can_be():
+    few = mean_interval([[1.0] + [0.0] * 23])
+    most = mean_interval([[0.0] + [1.0] * 23])
+    assert few.low == 0.0 < few.value < few.high < 1.0 and most.high == 1.0 > most.low
+    assert mean_interval([[100.0] + [0.0] * 23]).low < 0.0  # another unit is not cut
+
+
 def test_a_real_difference_is_found():
     a, b = _world(np.random.default_rng(0), 5, 400, gain=0.2, seed_spread=0.02)
     difference = paired_difference(a, b)

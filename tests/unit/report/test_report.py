@@ -285,6 +285,15 @@ def test_terminal_is_aligned_with_wide_characters_and_plain_without_colour(repor
     assert "随机水平" in render_terminal(report)
 
 
+def test_a_handful_of_questions_is_no_finding(report: ReportInput) -> None:
+    few = {
+        name: tuple(dataclasses.replace(s, num_questions=24) for s in scores) for name, scores in report.results.items()
+    }
+    said = verdicts(dataclasses.replace(report, results=few))
+    assert "Only 24 questions" in said[0].text() and len(said) == len(verdicts(report)) + 1
+    assert "Only" not in verdicts(report)[0].text()
+
+
 def test_markdown_table_cannot_be_broken_by_a_cell() -> None:
     table = markdown_table(["a"], [["x|y\nz"]])
     assert table.splitlines()[-1] == "| x\\|y z |"
