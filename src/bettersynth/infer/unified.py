@@ -71,6 +71,7 @@ class _Turn:
     decisions: list[Decision] = field(default_factory=list)
     next: Decision | None = None
     is_done: bool = False
+    num_read: int = 0
 
     @property
     def is_edit(self) -> bool:
@@ -194,6 +195,7 @@ class InterleaveInferencer:
             memory.parts.append(Part(think, is_own=True))
         memory.parts += request.parts
         self._catch_up(memory, draws=draws or request.output == "learned")
+        turn.num_read = memory.contexts.gen.length
         return turn
 
     def _check_size(self, request: UnifiedRequest) -> None:
@@ -244,7 +246,10 @@ class InterleaveInferencer:
             drawing = [turn for turn in active if turn.next and turn.next.kind == "image"]
             self._think([turn for turn in drawing if turn.think_ids is not None and not turn.num_images])
             self._draw(drawing)
-        return [UnifiedResult(tuple(turn.outputs), tuple(turn.decisions), turn.request.seed) for turn in turns]
+        return [
+            UnifiedResult(tuple(turn.outputs), tuple(turn.decisions), turn.request.seed, turn.num_read)
+            for turn in turns
+        ]
 
     def _decide(self, turns: Sequence[_Turn]) -> None:
         """What comes next in every turn."""

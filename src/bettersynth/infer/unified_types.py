@@ -82,11 +82,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class UnifiedResult:
-    """An answer: texts and pictures in order, and every decision that was taken, the last one included."""
+    """An answer: texts and pictures in order, and every decision that was taken, the last one included.
+
+    Attributes:
+        num_read: tokens that the model had read when it began to answer.
+    """
 
     outputs: tuple[Output, ...]
     decisions: tuple[Decision, ...]
     seed: int
+    num_read: int = 0
 
     @property
     def text(self) -> str:
