@@ -80,3 +80,9 @@ def test_eval_says_that_a_checkpoint_is_missing_before_it_loads_anything(call, m
 
     monkeypatch.setitem(sys.modules, "bettersynth.infer.checkpoint", None)  # an import of it would fail
     assert "no checkpoint here" in call("eval", "mmbench", "--checkpoint", "nowhere", expect=1).err
+
+
+def test_own_pairs_without_a_kit_are_led_to_the_open_track(call, tmp_path):
+    done = call("run", "--pairs", "p.jsonl", "--workspace", tmp_path / "kit", expect=2)
+    assert f"bettersynth init {tmp_path / 'kit'} --track open" in done.err
+    assert "--track" not in call("run", "--workspace", tmp_path / "kit", expect=2).err

@@ -67,7 +67,8 @@ def read(args: argparse.Namespace) -> Any:
     from bettersynth.experiment.own import OwnRun, pick_seeds, pick_strategy
 
     if not args.workspace.is_dir():
-        hint = t("make a kit with: bettersynth init {folder}", folder=args.workspace)
+        track = " --track open" if args.pairs else ""  # other tracks have a seed set of their own
+        hint = t("make a kit with: bettersynth init {folder}", folder=f"{args.workspace}{track}")
         raise ConfigError(t("no such folder"), where="--workspace", got=args.workspace, hint=hint)
     if args.images and not args.pairs:
         raise ConfigError(t("{flag} needs {other}", flag="--images", other="--pairs"))
