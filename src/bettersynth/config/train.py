@@ -20,14 +20,14 @@ PLACE_KEYS = frozenset({"data", "image_root", "bases", "model_zoo", "init_from",
 MACHINE_KEYS = frozenset(
     {
         *("workers", "prefetch_batches", "pixel_cache_bytes", "feature_cache", "feature_cache_bytes"),
-        *("device", "gradient_checkpointing", "packing", "track_memory"),
+        *("device", "gradient_checkpointing", "packing", "track_memory", "offload_optimizer"),
         *("logging_steps", "save_steps", "save_total_limit", "report_to", "gradient_accumulation_steps"),
         "alignment_probe",
     }
 )
 """How the work is carried out and logged. They may change between a run and its continuation."""
 
-SWITCHES = frozenset({"lora", "techniques", "unified"})
+SWITCHES = frozenset({"lora", "optimizer", "techniques", "unified"})
 """Features that are off by default. One that is off is left out of a run's identity, so that a run stays the same run
 when a feature is added to this package; a locked track refuses to switch one on."""
 
@@ -72,6 +72,8 @@ class Lora(BaseModel):
     """The addition counts alpha / rank times."""
     dropout: Number = Field(0.0, ge=0, lt=1)
     """Share of the inputs of the added matrices that is left out in a step."""
+    quantize: Annotated[Literal["nf4", "int8"] | None, BeforeValidator(_off)] = None
+    """Keep the frozen layers in 4 bits (nf4, blocks of 64) or 8 (int8, by row), as QLoRA does; or off."""
     merge: bool = True
     """true: the result is a full checkpoint with the addition in its weights, and the adapter in lora/. false: the
     adapter alone, small; the command `merge` makes the full checkpoint later."""
@@ -123,6 +125,8 @@ class StageConfig(BaseModel):
     """tokens: mean over all target tokens of the step. micro_batch: plain mean of the micro-batches' means, as the
     original trainer does, which gives short answers more weight."""
 
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """adamw_8bit keeps AdamW's two averages in 8 bits each: 2 bytes a trained parameter instead of 8."""
     lora: Annotated[Lora | None, BeforeValidator(_lora)] = None
     """Stage 2: train low-rank additions to the language model instead of the whole (true, or a mapping, or off)."""
 
@@ -169,8 +173,12 @@ class StageConfig(BaseModel):
     """Arithmetic of the forward pass; trained weights and optimiser are always fp32."""
     tf32: bool = False
     """TensorFloat-32 matrix products on CUDA."""
-    gradient_checkpointing: bool = False
-    """Recompute layer activations in the backward pass: less memory, more time, same result."""
+    gradient_checkpointing: bool | Annotated[int, Field(ge=1)] = False
+    """Recompute layer activations in the backward pass: less memory, more time, same result. true: of all layers of the
+    language model; a number: of its first so many layers, as few as the memory asks for."""
+    offload_optimizer: bool = False
+    """Keep float32 weights, their gradients and the optimiser's states in the host's memory (16 bytes a trained
+    parameter) and update there; the device holds the weights in `precision`. With fp32 not a bit of the result changes."""
     packing: bool = False
     """Put the samples of a micro-batch into one row and compute no padding. No sample sees another: the same loss and
     gradients up to rounding, as with another per_device_batch_size."""

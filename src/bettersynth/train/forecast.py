@@ -17,8 +17,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bettersynth.config.train import StageConfig
 from bettersynth.models.family import Batch, ModelFamily
-from bettersynth.train import memory, optim
+from bettersynth.train import lora, memory, optim
 from bettersynth.train.distributed import Devices
+from bettersynth.train.offload import build_offload
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model
 
 _CPU = Devices(0, 1, torch.device("cpu"))
@@ -61,35 +62,35 @@ def forecast(
         batch: one micro-batch; only its shapes count.
         update: also accumulate and update, where the peak may be; False: one pass, for its arithmetic alone.
     """
+    all_numbers = sum(parameter.numel() for parameter in model.parameters())
     with FakeTensorMode(allow_non_fake_inputs=True) as shapes:
         _drop_values(model)
         batch = {name: value if _is_list(value) else shapes.from_tensor(value) for name, value in batch.items()}
-        trained = prepare_model(config, family, model, _CPU)
-        model.train()
-        tensors = [parameter for _, parameter in trained]
-        optimizer = optim.build_optimizer(trained, config)
+        step = _Step(config, family, model)
         if update:  # the states exist from the second step on
-            _update(optimizer, tensors)
+            step.update()
         tracker = memory.LiveBytes("cpu", logits_width=memory.logits_width(model), is_shapes=True)
-        with tracker, memory.attributed(tracker, model, tensors, optimizer):
+        with tracker, memory.attributed(tracker, step):
             tracker.assign(batch.values(), memory.BUFFERS)
-            _pass(config, family, model, batch)
+            step.forward_backward(batch)
             flops = tracker.flops
             if update:
                 if (config.gradient_accumulation_steps or 1) > 1:
-                    _pass(config, family, model, batch)
-                _update(optimizer, tensors)
-    numbers = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    own = sum(numbers[name] for name, _ in trained)
-    states = [value for state in optimizer.state.values() for value in state.values()]
-    state_bytes = sum(value.nbytes for value in [*states, *tensors] if isinstance(value, torch.Tensor))
+                    step.forward_backward(batch)
+                step.update()
+    # Low-rank layers are new, and weights in few bits are no parameters any more.
+    added = sum(p.numel() for name, p in step.trained if lora.is_added(name))
+    own = sum(parameter.numel() for _, parameter in step.trained)
+    states = [value for state in step.optimizer.state.values() for value in state.values()]
+    kept = [*states, *(parameter for _, parameter in step.parameters)]
+    state_bytes = sum(value.nbytes for value in kept if isinstance(value, torch.Tensor))
     return Forecast(
         peak_bytes=tracker.peak_bytes,
         parts=tracker.peak,
         host_bytes=tracker.host_bytes,
         flops=flops,
         trained=own,
-        frozen=sum(numbers.values()) - own,
+        frozen=all_numbers + added - own,
         state_bytes=state_bytes,
     )
 
@@ -107,22 +108,37 @@ def without_activations(config: StageConfig, family: ModelFamily, model: nn.Modu
     return Forecast(sum(parts.values()), parts, 0, 0, counts[True], counts[False], 12 * counts[True])
 
 
-def _pass(config: StageConfig, family: ModelFamily, model: nn.Module, batch: Batch) -> None:
-    is_full = config.precision == "fp32"
-    with nullcontext() if is_full else torch.autocast("cpu", dtype=COMPUTE_DTYPES[config.precision]):
-        output = family.loss(model, batch)
-    (output.loss_sum / 2.0).backward()
+class _Step:
+    """The trainer's parts of one step, on tensors without values."""
 
+    def __init__(self, config: StageConfig, family: ModelFamily, model: nn.Module) -> None:
+        self.config, self.family, self.model = config, family, model
+        self.parameters = self.trained = prepare_model(config, family, model, _CPU)
+        self.offload = build_offload(config, self.trained)
+        if self.offload is not None:
+            self.parameters = self.offload.masters
+        self.optimizer = optim.build_optimizer(self.parameters, config)
+        model.train()
 
-def _update(optimizer: torch.optim.Optimizer, tensors: list[nn.Parameter]) -> None:
-    for parameter in tensors:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    grads = optim.gradients(tensors)
-    optim.total_norm(grads)
-    torch._foreach_mul_(grads, 0.5)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    def forward_backward(self, batch: Batch) -> None:
+        """One micro-batch."""
+        is_full = self.config.precision == "fp32"
+        with nullcontext() if is_full else torch.autocast("cpu", dtype=COMPUTE_DTYPES[self.config.precision]):
+            output = self.family.loss(self.model, batch)
+        (output.loss_sum / 2.0).backward()
+
+    def update(self) -> None:
+        """Clip and step."""
+        for _, parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        grads = optim.gradients(parameter for _, parameter in self.parameters)
+        optim.total_norm(grads)
+        torch._foreach_mul_(grads, 0.5)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.offload is not None:
+            self.offload.refresh()
 
 
 def _drop_values(model: nn.Module) -> None:

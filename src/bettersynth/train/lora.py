@@ -23,6 +23,7 @@ from bettersynth.core.lang import t
 from bettersynth.core.seed import derive_seed
 from bettersynth.models.family import LoraSites, ModelFamily
 from bettersynth.models.weights import Tensors, load_tensors, read_json, save_tensors, write_json
+from bettersynth.train.quantize import FrozenWeight
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 FOLDER = "lora"
@@ -37,13 +38,15 @@ class LoraLinear(nn.Module):
     """A frozen linear layer with a trained low-rank addition; stands in for the layer under its name.
 
     Args:
-        base: the layer; its weight is shared, not copied.
-        spec: rank, alpha and dropout.
+        base: the layer; its weight is shared, not copied, unless it is kept in few bits.
+        spec: rank, alpha, dropout and bits of the frozen weight.
     """
 
     def __init__(self, base: nn.Linear, spec: Lora) -> None:
         super().__init__()
-        self.weight, self.bias = base.weight, base.bias
+        self.bias = base.bias
+        self.frozen = FrozenWeight(base.weight, spec.quantize) if spec.quantize is not None else None
+        self.weight = base.weight if self.frozen is None else None
         self.lora_A = _empty_linear(base.in_features, spec.rank, base.weight.device)
         self.lora_B = _empty_linear(spec.rank, base.out_features, base.weight.device)
         self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
@@ -51,6 +54,13 @@ class LoraLinear(nn.Module):
         for parameter in (base.weight, base.bias):
             if parameter is not None:
                 parameter.requires_grad_(False)
+
+    def dense(self) -> torch.Tensor:
+        """The frozen weight (out, in): its own tensor, or what its few bits stand for, in float32."""
+        if self.frozen is not None:
+            return self.frozen.dense()
+        assert self.weight is not None
+        return self.weight
 
     def start(self, generator: torch.Generator) -> None:
         """Draw A as PyTorch draws a linear layer's weight, and let B be zero."""
@@ -65,12 +75,15 @@ class LoraLinear(nn.Module):
         """(..., in) -> (..., out)."""
         low = self.dropout(x).to(self.lora_A.weight.dtype)
         added = self.lora_B(self.lora_A(low)) * self.scale
-        whole = F.linear(x, self.weight, self.bias)
+        if self.frozen is not None:
+            whole = self.frozen.linear(x, self.bias)
+        else:
+            whole = F.linear(x, self.dense(), self.bias)
         return whole + added.to(whole.dtype)
 
     def merged(self) -> nn.Linear:
         """A plain layer that computes the same; the sum is taken in float32 and rounded to the frozen weight's type."""
-        weight = add_low_rank(self.weight, self.lora_A.weight, self.lora_B.weight, self.scale)
+        weight = add_low_rank(self.dense(), self.lora_A.weight, self.lora_B.weight, self.scale)
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias=self.bias is not None, device="meta")
         layer.weight = nn.Parameter(weight, requires_grad=False)
         layer.bias = self.bias
@@ -87,6 +100,11 @@ def add_low_rank(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: 
     """``weight + scale * b @ a`` in the type of ``weight``, computed in float32."""
     with torch.no_grad():
         return torch.addmm(weight.float(), b.float(), a.float(), alpha=scale).to(weight.dtype)
+
+
+def is_added(name: str) -> bool:
+    """Whether a parameter belongs to a low-rank addition."""
+    return name.endswith(_PARTS)
 
 
 def sites(family: ModelFamily, model: nn.Module) -> LoraSites:
@@ -126,6 +144,14 @@ def _is_full(name: str, where: LoraSites) -> bool:
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
+
+
+def round_frozen(family: ModelFamily, model: nn.Module, kind: str) -> None:
+    """Let a plain model's adapted layers have the weights they had in few bits, in place."""
+    pattern = sites(family, model).pattern
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and re.fullmatch(pattern, name):
+            module.weight.data = FrozenWeight(module.weight, kind).dense().to(module.weight.dtype)
 
 
 def merge(model: nn.Module) -> None:

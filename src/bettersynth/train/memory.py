@@ -11,13 +11,15 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
+
+from bettersynth.train.quantize import FrozenWeight
 
 TRAINED, FROZEN, GRADIENTS, OPTIMIZER = "trained_weights", "frozen_weights", "gradients", "optimizer"
 LOGITS, ACTIVATIONS, BUFFERS, HOST = "logits", "activations", "buffers", "host"
@@ -117,26 +119,40 @@ def logits_width(model: nn.Module) -> int | None:
     return max((part.num_embeddings for part in model.modules() if isinstance(part, nn.Embedding)), default=None)
 
 
+class Training(Protocol):
+    """What is looked at: the model, what it trains, what is optimised in its place if it is offloaded, and by what."""
+
+    model: nn.Module
+    trained: Sequence[tuple[str, nn.Parameter]]
+    parameters: Sequence[tuple[str, nn.Parameter]]
+    optimizer: torch.optim.Optimizer
+
+
 @contextmanager
-def attributed(
-    tracker: LiveBytes, model: nn.Module, trained: Sequence[torch.Tensor], optimizer: torch.optim.Optimizer
-) -> Iterator[None]:
+def attributed(tracker: LiveBytes, training: Training) -> Iterator[None]:
     """Tell a tracker what a training's tensors are for, now and as gradients and optimiser states appear."""
-    known = {id(parameter) for parameter in trained}
+    trained, optimized = ([p for _, p in named] for named in (training.trained, training.parameters))
+    is_offloaded = optimized[0] is not trained[0]
+    owner = {id(copy): own for copy, own in zip(trained, optimized, strict=True)}
     tracker.assign(trained, TRAINED)
-    tracker.assign((p for p in model.parameters() if id(p) not in known), FROZEN)
-    tracker.assign(model.buffers(), BUFFERS)
+    tracker.assign((p for p in training.model.parameters() if id(p) not in owner), FROZEN)
+    tracker.assign(training.model.buffers(), BUFFERS)
+    tracker.assign(few_bit_buffers(training.model), FROZEN)
+    if is_offloaded:
+        tracker.assign(optimized, HOST)
 
     def note_gradient(parameter: torch.Tensor) -> None:
-        if parameter.grad is not None:
-            tracker.assign([parameter.grad], GRADIENTS)
+        grad = owner[id(parameter)].grad
+        if grad is not None:
+            tracker.assign([grad], HOST if is_offloaded else GRADIENTS)
 
     def note_states(*_: Any) -> None:
-        states = [value for state in optimizer.state.values() for value in state.values()]
-        tracker.assign((value for value in states if isinstance(value, torch.Tensor)), OPTIMIZER)
+        states = [value for state in training.optimizer.state.values() for value in state.values()]
+        found = (value for value in states if isinstance(value, torch.Tensor))
+        tracker.assign(found, HOST if is_offloaded else OPTIMIZER)
 
     hooks = [parameter.register_post_accumulate_grad_hook(note_gradient) for parameter in trained]
-    hooks.append(optimizer.register_step_post_hook(note_states))
+    hooks.append(training.optimizer.register_step_post_hook(note_states))
     note_states()
     try:
         yield
@@ -145,17 +161,22 @@ def attributed(
             hook.remove()
 
 
+def few_bit_buffers(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Weights that are held as buffers because they have few bits."""
+    for module in model.modules():
+        if isinstance(module, FrozenWeight):
+            yield from module.buffers()
+
+
 @contextmanager
-def measured(
-    model: nn.Module, trained: Sequence[torch.Tensor], optimizer: torch.optim.Optimizer, *, is_tracked: bool
-) -> Iterator[dict[str, Any]]:
+def measured(training: Training, *, is_tracked: bool) -> Iterator[dict[str, Any]]:
     """Peak bytes of a training: the allocator's on CUDA, the tracker's elsewhere if asked for (it takes time).
 
     Yields:
         A dictionary that is filled at the end of the block.
     """
     facts: dict[str, Any] = {}
-    device = trained[0].device
+    device = training.trained[0][1].device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         try:
@@ -166,10 +187,10 @@ def measured(
     if not is_tracked:
         yield facts
         return
-    tracker = LiveBytes(device.type, logits_width=logits_width(model))
-    with tracker, attributed(tracker, model, trained, optimizer):
+    tracker = LiveBytes(device.type, logits_width=logits_width(training.model))
+    with tracker, attributed(tracker, training):
         try:
             yield facts
         finally:
             facts |= {"peak_tensor_bytes": tracker.peak_bytes, "peak_tensor_parts": tracker.peak}
-            facts["flops"] = tracker.flops
+            facts |= {"offloaded_bytes": tracker.host_bytes, "flops": tracker.flops}

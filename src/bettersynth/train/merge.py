@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bettersynth.config.train import StageConfig, stage_config
 from bettersynth.core.artifact import Artifact, write_manifest
 from bettersynth.core.errors import ConfigError, DataError
@@ -47,7 +49,11 @@ def merge_adapter(
     if trained is not None:
         _check_base(config, trained)
     family = load_family(config.family)
-    model = load_start(config, family, dtype=COMPUTE_DTYPES[config.precision])
+    bits = config.lora.quantize if config.lora is not None else None
+    # Few bits are made of the float32 weights; other frozen weights were rounded before they were added to.
+    model = load_start(config, family, dtype=torch.float32 if bits else COMPUTE_DTYPES[config.precision])
+    if bits:
+        lora.round_frozen(family, model, bits)
     processor = {"image_aspect_ratio": config.image_aspect_ratio, "max_length": config.max_length}
     family.processor(model, image_root=adapter, **processor)  # writes both into the config that is saved
     lora.apply(model, adapter)

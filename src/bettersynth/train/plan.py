@@ -245,8 +245,18 @@ def _needs(config: StageConfig, family: ModelFamily, model: nn.Module, work: _Wo
         "host_bytes": host_bytes(load=(_STORED_BYTES + _LOADED_BYTES) * (found.trained + found.frozen), steady=steady),
         "disk_bytes": _disk(config, found),
         "flops": flops,
-        "cards": on_cards(found.peak_bytes, flops, devices=work.num_devices),
+        "cards": on_cards(found.peak_bytes, flops, devices=work.num_devices, **_bus(config, found, work)),
     }
+
+
+def _bus(config: StageConfig, found: Forecast, work: _Work) -> dict[str, float]:
+    """What offloading moves (gradients down after a pass, weights up after a step), and what the host updates."""
+    if not config.offload_optimizer:
+        return {}
+    size = torch.empty((), dtype=COMPUTE_DTYPES[config.precision]).element_size() * found.trained
+    passes = work.samples / config.per_device_batch_size / work.num_devices
+    steps = work.samples / (config.global_batch or config.per_device_batch_size)
+    return {"moved_bytes": size * (passes + steps), "host_updates": found.trained * steps}
 
 
 def _disk(config: StageConfig, found: Forecast) -> int:

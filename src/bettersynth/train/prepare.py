@@ -40,7 +40,10 @@ def prepare_model(
         enable = getattr(family, "enable_gradient_checkpointing", None)
         if enable is None:
             raise ConfigError(t("this family has no gradient checkpointing"), where="gradient_checkpointing")
-        enable(model)
+        if config.gradient_checkpointing is True:
+            enable(model)
+        else:
+            enable(model, config.gradient_checkpointing)
     if config.unified is not None and config.unified.compile:
         family.compile(model)  # type: ignore[attr-defined]
     if any(tensor.device != devices.device for tensor in (*model.parameters(), *model.buffers())):

@@ -31,6 +31,7 @@ from bettersynth.train.features import open_features
 from bettersynth.train.loader import Loader, MicroBatch
 from bettersynth.train.memory import measured
 from bettersynth.train.mixture import pack_batches
+from bettersynth.train.offload import build_offload
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model, prepare_processor
 from bettersynth.train.probe import AlignmentProbe, open_probe
 from bettersynth.train.sampler import OrderSpec, micro_batches
@@ -102,7 +103,10 @@ class Trainer:
         self.spec = order_spec(config, data)
         self.order = data.order(self.spec)
         self.parts = joint.build_parts(config, data)
-        self.parameters = prepare_model(config, family, model, devices)
+        self.parameters = self.trained = prepare_model(config, family, model, devices)
+        self.offload = build_offload(config, self.trained)
+        if self.offload is not None:
+            self.parameters = self.offload.masters
         self.optimizer = optim.build_optimizer(self.parameters, config)
         self.scaler = torch.amp.GradScaler(devices.device.type) if config.precision == "fp16" else None
         self.average = build_average(config, self.parameters)
@@ -150,8 +154,7 @@ class Trainer:
             settings=self.config.result_settings(),
         )
         self.model.train()
-        tensors = [parameter for _, parameter in self.parameters]
-        watch = measured(self.model, tensors, self.optimizer, is_tracked=self.config.track_memory)
+        watch = measured(self, is_tracked=self.config.track_memory)
         with reproducible(self.config, self.devices.device), stop_on_signals(self._stop), watch as self.memory:
             try:
                 self.callbacks.on_start(info)
@@ -331,6 +334,8 @@ class Trainer:
         else:
             self._scaled_step(norm)
         self.optimizer.zero_grad(set_to_none=True)
+        if self.offload is not None:
+            self.offload.refresh()
         return norm
 
     def _scaled_step(self, norm: float) -> None:
@@ -425,6 +430,8 @@ class Trainer:
                     hint=t("put back the missing pictures, or delete the folder to begin again"),
                 )
             self.counters = checkpoint.unpack_state(state, self.parameters, self.optimizer, self.scaler)
+            if self.offload is not None:
+                self.offload.refresh()
             if self.average is not None:
                 self.average.load(state["average"])
             self.techniques.load_state(state["techniques"])
@@ -449,6 +456,8 @@ class Trainer:
         self.devices.barrier()
 
     def _result(self) -> TrainResult:
+        if self.offload is not None:
+            self.offload.restore()
         bad = {index: RejectedRow(**row) for index, row in self.counters.bad.items()}
         digest = checkpoint.weights_digest(self.parameters)
         mean_loss = self.counters.loss_total / max(1, self.spec.steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,12 +68,14 @@ def test_tracker_counts_what_is_alive_once_and_forgets_what_is_gone() -> None:
 def test_tracker_sees_gradients_states_and_products() -> None:
     layer = nn.Linear(8, 4, bias=False)
     optimizer = torch.optim.AdamW(layer.parameters(), foreach=False)
-    with memory.measured(layer, [layer.weight], optimizer, is_tracked=True) as facts:
+    named = [("weight", layer.weight)]
+    training = SimpleNamespace(model=layer, trained=named, parameters=named, optimizer=optimizer)
+    with memory.measured(training, is_tracked=True) as facts:
         layer(torch.ones(2, 8)).sum().backward()
         optimizer.step()
     assert facts["flops"] == 2 * (2 * 2 * 8 * 4)  # one product forward and one backward: inputs need no gradient
     assert facts["peak_tensor_parts"][memory.GRADIENTS] == 4 * 32
-    with memory.measured(layer, [layer.weight], optimizer, is_tracked=False) as facts:
+    with memory.measured(training, is_tracked=False) as facts:
         pass
     assert facts == {}
 

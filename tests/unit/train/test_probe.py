@@ -20,8 +20,16 @@ QUIET = Callback()
 
 def config_for(folder: Path, wanted: str, **changes: Any) -> StageConfig:
     settings = {
-        "stage": 1, "data": folder / "data.json", "model_zoo": ZOO, "samples_seen": 120, "save_steps": 1,
-        "lr": 0.02, "per_device_batch_size": 6, "image_size_aux": 128, "max_length": 160, "seed": 5,
+        "stage": 1,
+        "data": folder / "data.json",
+        "model_zoo": ZOO,
+        "samples_seen": 120,
+        "save_steps": 1,
+        "lr": 0.02,
+        "per_device_batch_size": 6,
+        "image_size_aux": 128,
+        "max_length": 160,
+        "seed": 5,
     }
     return stage_config({**settings, "alignment_probe": wanted, **changes})
 

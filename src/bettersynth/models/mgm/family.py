@@ -138,9 +138,9 @@ class MgmFamily:
         """Low-rank weights in the language model, projector and miner in full."""
         return LoraSites(_LORA_PATTERN, CONNECTOR, str(_mgm(model).config.get("_name_or_path") or ""))
 
-    def enable_gradient_checkpointing(self, model: nn.Module) -> None:
-        """Trade time for memory in the language model."""
-        _mgm(model).gradient_checkpointing_enable()
+    def enable_gradient_checkpointing(self, model: nn.Module, num_layers: int | None = None) -> None:
+        """Trade time for memory in the language model: in all its layers, or in its first ``num_layers``."""
+        _mgm(model).gradient_checkpointing_enable(num_layers)
 
     def enable_packing(self, model: nn.Module, processor: Processor) -> Processor:
         """Compute no padding: the processor that packs a micro-batch into one row, for a model that then takes it."""

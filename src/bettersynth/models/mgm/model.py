@@ -140,13 +140,15 @@ class MgmModel(nn.Module):
             self.model.rotary_emb = type(rotary)(self.model.config).to(rotary.inv_freq.device)
         return self
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute Gemma's layers in the backward pass instead of keeping their activations."""
+    def gradient_checkpointing_enable(self, num_layers: int | None = None) -> None:
+        """Recompute Gemma's layers (the first ``num_layers``) in the backward pass, not keeping their activations."""
         new = getattr(self.model, "activation_checkpointing_enable", None)  # the name since transformers 5.2x
         if new is not None:
             new(activation_checkpointing_kwargs={"use_reentrant": False})
         else:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for layer in self.model.layers[num_layers:] if num_layers is not None else ():
+            layer.gradient_checkpointing = False
 
     def enable_packing(self) -> None:
         """Accept packed batches (see :func:`bettersynth.models.mgm.collate.pack`) besides padded ones."""
