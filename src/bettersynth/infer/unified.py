@@ -313,6 +313,9 @@ class InterleaveInferencer:
             if turn.how != "control" and self.tokenizer is not None and IMAGE_MARK in text:
                 text, is_cut = text.split(IMAGE_MARK, 1)[0], True
                 ids = self._encode(text)
+            if answer.end == special.image_start and not ids:  # it began with a picture
+                turn.how, turn.next = "learned", Decision("image", "learned", t("the model wrote an image start"))
+                continue
             turn.memory.parts.append(Part(ids, is_own=True))
             if turn.think_ids is not None and _THOUGHT_END in text:
                 thought, text = text.split(_THOUGHT_END, 1)

@@ -115,6 +115,9 @@ def test_an_image_start_in_the_text_begins_a_picture(inferencer, monkeypatch):
     _script(monkeypatch, inferencer, "the ball", marker=inferencer.model.config.special.image_start)
     result = inferencer.unified_generate("what is this", **QUICK)
     assert _shape(result) == [("text", "learned"), ("image", "learned")]
+    _teach(monkeypatch, inferencer, "text", "end")
+    _script(monkeypatch, inferencer, "", marker=inferencer.model.config.special.image_start)
+    assert _shape(inferencer.unified_generate("what is this", **QUICK)) == [("image", "learned")]
 
 
 def test_an_image_mark_in_the_text_is_drawn_there(inferencer, monkeypatch):
