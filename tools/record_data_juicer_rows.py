@@ -1,6 +1,6 @@
 """Ask Data-Juicer 1.6.1's own operators about rows: fields, lines, tables, papers. The tests compare ours.
 
-Run by a Python that has py-data-juicer 1.6.1, beautifulsoup4, regex, nltk and opencv:
+Run by a Python that has py-data-juicer 1.6.1, beautifulsoup4, regex, nltk, opencv and opencc:
 
     python tools/record_data_juicer_rows.py
 

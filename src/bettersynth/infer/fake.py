@@ -171,6 +171,14 @@ class FakeLines:
         return found
 
 
+class FakeConverter:
+    """A handful of simplified characters become traditional ones."""
+
+    def convert(self, text: str) -> str:
+        """The text converted."""
+        return text.translate(str.maketrans("汉马车红鸟鱼龙门书国", "漢馬車紅鳥魚龍門書國"))
+
+
 class FakeSegmenter:
     """The middle of the picture, an ellipse, is foreground."""
 

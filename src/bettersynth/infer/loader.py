@@ -18,6 +18,7 @@ from bettersynth.infer.protocols import (
     LineDetector,
     PhraseGrounder,
     Segmenter,
+    TextConverter,
 )
 
 
@@ -190,6 +191,27 @@ def load_lines(model: str, *, device: str = "auto") -> LineDetector:
         raise MissingExtraError(t("a line detector"), "faces", missing=error.name) from error
 
 
+def load_converter(model: str, *, device: str = "auto") -> TextConverter:
+    """A converter of Chinese characters: ``fake``, one of OpenCC's modes (``s2t``), or an OpenCC configuration file.
+
+    Raises:
+        MissingExtraError: OpenCC is not installed. ConfigError: it refuses the configuration.
+    """
+    if model == "fake":
+        from bettersynth.infer.fake import FakeConverter
+
+        return FakeConverter()
+    try:
+        from opencc import OpenCC
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(t("converting Chinese characters"), "chinese", missing=error.name) from error
+    try:
+        converter: TextConverter = OpenCC(model)
+    except Exception as error:  # it raises what its compiled part raises
+        raise ConfigError(t("cannot load the model"), where=model, got=str(error)) from error
+    return converter
+
+
 LOADERS: dict[str, Callable[..., Any]] = {
     "scorer": load_scorer,
     "captioner": load_captioner,
@@ -199,6 +221,7 @@ LOADERS: dict[str, Callable[..., Any]] = {
     "segmenter": load_segmenter,
     "faces": load_faces,
     "lines": load_lines,
+    "converter": load_converter,
 }
 
 

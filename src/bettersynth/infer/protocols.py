@@ -238,6 +238,15 @@ class LineDetector(Protocol):
 
 
 @runtime_checkable
+class TextConverter(Protocol):
+    """Writes a text in other characters."""
+
+    def convert(self, text: str) -> str:
+        """The text converted."""
+        ...
+
+
+@runtime_checkable
 class Segmenter(Protocol):
     """Tells the foreground of a picture from its background."""
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         LineDetector,
         PhraseGrounder,
         Segmenter,
+        TextConverter,
     )
 
 _BOX = 4  # PIL.Image.Resampling.BOX; Pillow is only imported where pictures are opened
@@ -229,6 +230,11 @@ class OpContext:
     def lines(self, model: str) -> LineDetector:
         """The detector of straight lines (``fake``, or empty for OpenCV's), loaded once per process."""
         found: LineDetector = self._model("lines", model)
+        return found
+
+    def converter(self, model: str) -> TextConverter:
+        """The converter of Chinese characters (``fake``, a mode of OpenCC's, or a file), loaded once per process."""
+        found: TextConverter = self._model("converter", model)
         return found
 
     def _model(self, kind: str, model: str) -> Any:

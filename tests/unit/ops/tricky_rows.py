@@ -427,9 +427,35 @@ def _papers() -> list[Row]:
     return [{"text": text, "other": number} for number, text in enumerate(texts)]
 
 
+CHINESE: list[Row] = [
+    {"text": text}
+    for text in (
+        *(
+            "",
+            "plain English",
+            "汉字转换",
+            "鼠标里面的硅二极管坏了，导致光标分辨率降低。",
+            "後來皇后說：頭髮乾了",
+            "软件和网络",
+            "鯨魚與鯰魚",
+        ),
+        *(
+            "一个人干了一杯",
+            "干燥的面条，里程和里面",
+            "臺灣的計程車",
+            "香港的士",
+            "広辞苑",
+            "經濟學",
+            "😀 国 <__dj__image> 国",
+            "龙\n龍\t竜",
+        ),
+    )
+]
+
 ROWS: dict[str, list[Row]] = {
     "private": _private(),
     "prose": _prose(),
+    "chinese": CHINESE,
     "papers": _papers(),
     "fields": FIELDS,
     "pages": _pages(),
@@ -488,6 +514,13 @@ CASES: dict[str, list[tuple[dict[str, Any], str]]] = {
     "latex_figure_context_extractor_mapper": [
         ({}, "papers"),
         ({"citation_commands": ["\\ref", "eqref"], "paragraph_separator": "\n", "caption_key": "c"}, "papers"),
+    ],
+    "chinese_convert_mapper": [
+        ({"mode": mode}, "chinese")
+        for mode in (
+            *("s2t", "t2s", "s2tw", "tw2s", "s2hk", "hk2s", "s2twp", "tw2sp", "t2tw", "tw2t", "hk2t", "t2hk", "t2jp"),
+            "jp2t",
+        )
     ],
     "sentence_split_mapper": [({"lang": "en"}, "prose"), ({"lang": "en", "punkt": "PUNKT"}, "prose")],
     "general_field_filter": [({"filter_condition": condition}, "fields") for condition in _CONDITIONS],
