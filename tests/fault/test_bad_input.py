@@ -77,7 +77,7 @@ def test_damaged_rows_stop_a_conversion_before_it_writes(call, world, rows, tmp_
     damage(rows, lambda line: "{")
     for what, more in (("sample", ["--max", 3]), ("dj-to-llava", ["--original", world / SEED / "stage_1.json"])):
         error = call("convert", what, "--input", rows, "--output", tmp_path / "out", *more, expect=1).err
-        assert "1 rows cannot be read" in error and "line 3" in error and not (tmp_path / "out").exists()
+        assert "1 row cannot be read" in error and "line 3" in error and not (tmp_path / "out").exists()
 
 
 def test_unknown_operator_and_parameter_come_together_with_line_and_nearest_name(call, world, tmp_path):

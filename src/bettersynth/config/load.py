@@ -94,7 +94,7 @@ def parse_yaml(text: str, *, name: str = "<text>") -> Document:
         raise ConfigError(
             t("the document must be a mapping of keys to values"),
             where=name,
-            got=type(data).__name__,
+            got=t("nothing") if data is None else type(data).__name__,
             expected="key: value",
         )
     lines: dict[Location, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -171,7 +172,7 @@ def build_recipe(
     data = {key: value for key, value in document.data.items() if value is not None}  # "key:" alone is not set
     problems: list[BetterSynthError] = []
     ignored = _take_idle(data, document, problems)
-    _take_unknown(data, document, problems)
+    _take_unknown(data, document, problems, tuple(step for entry in _entries(data) for step in entry))
     if isinstance(data.get("dataset"), list):  # Data-Juicer also takes the list of sources by itself
         data["dataset"] = {"configs": data["dataset"]} if data["dataset"] else None
     values = _variables(data, variables or {}, base)
@@ -205,13 +206,23 @@ def _take_idle(data: dict[str, Any], document: Document, problems: list[BetterSy
     return tuple(sorted(key for key, value in found.items() if idle.differs(key, value)))
 
 
-def _take_unknown(data: dict[str, Any], document: Document, problems: list[BetterSynthError]) -> None:
-    """Report keys that are neither ours nor Data-Juicer's, with the nearest one of both."""
+def _take_unknown(
+    data: dict[str, Any], document: Document, problems: list[BetterSynthError], operators: tuple[str, ...]
+) -> None:
+    """Report keys that are neither ours nor Data-Juicer's, with the nearest one of both.
+
+    ``OPERATOR.param=value`` for an operator that the recipe does not have arrives here as a key that holds a mapping.
+    """
     known = [*RecipeKeys.model_fields, *idle.IdleKeys.model_fields]
     for key in [key for key in data if key not in known]:
-        del data[key]
-        where = document.where((key,))
-        problems.append(ConfigError(t("unknown key '{name}'", name=key), where=where, hint=did_you_mean(key, known)))
+        is_step = isinstance(data.pop(key), dict) and operators
+        where, hint, expected = document.where((key,)), did_you_mean(key, known), None
+        if is_step:
+            near = difflib.get_close_matches(key, operators, n=1, cutoff=0.8)
+            hint = did_you_mean(key, near) or t("add {name} to the process list", name=key)
+            expected = t("one of: {names}", names=", ".join(dict.fromkeys(operators)))
+        error = ConfigError(t("unknown key '{name}'", name=key), where=where, expected=expected, hint=hint)
+        problems.append(error)
 
 
 def _idle_notices(ignored: Iterable[str]) -> list[str]:
@@ -255,17 +266,23 @@ def _expand_operator_overrides(document: Document, overrides: Iterable[str]) -> 
     """``text_length_filter.min_len=5`` becomes ``process.N.text_length_filter.min_len=5``, as Data-Juicer allows."""
     process = document.data.get("process")
     places: dict[str, int] = {}
-    if isinstance(process, list):
-        for number, item in enumerate(process):
-            if isinstance(item, str):
-                process[number] = item = {item: None}
-            for name in item if isinstance(item, dict) else ():
-                places.setdefault(str(name), number)
+    for number, entry in enumerate(_entries(document.data)):
+        if isinstance(process, list) and isinstance(process[number], str):
+            process[number] = {process[number]: None}
+        for name in entry:
+            places.setdefault(str(name), number)
     expanded = []
     for override in overrides:
         head, dot, _ = override.partition("=")[0].partition(".")
         expanded.append(f"process.{places[head]}.{override}" if dot and head in places else override)
     return expanded
+
+
+def _entries(data: Mapping[str, Any]) -> list[list[str]]:
+    """The operator names of each entry of the process list; none for what is no entry."""
+    process = data.get("process")
+    listed = process if isinstance(process, list) else []
+    return [[item] if isinstance(item, str) else [*map(str, item)] if isinstance(item, dict) else [] for item in listed]
 
 
 def _variables(data: Mapping[str, Any], given: Mapping[str, Any], base: Path) -> dict[str, Any]:

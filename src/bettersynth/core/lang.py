@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,6 +50,8 @@ def t(template: str, /, **values: object) -> str:
 
     >>> set_language("en"); t("read {n} rows", n=3)
     'read 3 rows'
+    >>> t("{n} rows are empty", n=1)
+    '1 row is empty'
     """
     return translate(template, language(), **values)
 
@@ -55,4 +59,21 @@ def t(template: str, /, **values: object) -> str:
 def translate(template: str, lang: str, /, **values: object) -> str:
     """Like :func:`t` in a given language; used by pages that hold both languages."""
     text = catalogue().get(template, template) if lang == "zh" else template
-    return text.format(**values) if values else text
+    if not values:
+        return text
+    if lang != "zh" and any(value in (1, "1") for value in values.values() if isinstance(value, int | str)):
+        text = _COUNTED.sub(lambda match: _singular(match, values), text)
+    return text.format(**values)
+
+
+_COUNTED = re.compile(
+    r"(\{(\w+)\} (?:failed )?(?:row|record|id|pair|picture|question|answer|sample|seed|file|trial|tensor|problem|"
+    r"prompt|group|condition|token|comparison|value|entry|cell|shard))s\b(?: (are|were|have|need)\b)?"
+)
+_VERBS = {"are": " is", "were": " was", "have": " has", "need": " needs", None: ""}
+
+
+def _singular(match: re.Match[str], values: Mapping[str, object]) -> str:
+    """One counted thing and its verb in the singular, when there is one of it."""
+    is_one = values.get(match.group(2)) in (1, "1")
+    return match.group(1) + _VERBS[match.group(3)] if is_one else match.group()

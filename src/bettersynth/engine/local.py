@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import shutil
 import time
@@ -306,7 +307,8 @@ def _reduce(stage: Stage, settings: Settings, state: _State, work: Path) -> None
     path, facts_path = work / "stages" / f"{name}.arrow", work / "stages" / f"{name}.json"
     if not facts_path.is_file() or not path.is_file():
         tables = [load_arrow(shard.path, lambda n: n == ID or n.startswith(PARTIAL)) for shard in state.shards]
-        partials = pa.concat_tables(tables, promote_options="permissive")
+        # An empty input has no shards at all.
+        partials = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
         partials = partials.rename_columns([name.removeprefix(PARTIAL) for name in partials.column_names])
         verdict = (
             operator.reduce(partials, settings.context()) if partials.num_rows else Verdict(np.zeros(0, np.int64), [])
@@ -363,8 +365,17 @@ def _check_failures(state: _State, source: Source, recipe: Recipe, out: Path) ->
                 operator=first["operator"],
                 error=first["error"],
             ),
-            hint=t("mend the rows, or raise max_failed_ratio if they may be lost"),
+            expected=t("at most {n} failed rows", n=int(allowed * source.lines)),
+            hint=_way_past(recipe, failed, source.lines),
         )
+
+
+def _way_past(recipe: Recipe, failed: int, rows: int) -> str:
+    """What to do about too many failed rows."""
+    if not recipe.keys.skip_op_error:
+        return t("mend the rows, or if they may be lost add: {flag}", flag="--set skip_op_error=true")
+    ratio = math.ceil(100 * failed / rows) / 100
+    return t("mend the rows, or if they may be lost add: {flag}", flag=f"--set max_failed_ratio={ratio:g}")
 
 
 def account(planned: Plan, markers: Sequence[dict[str, Any]]) -> list[Accounting]:

@@ -65,7 +65,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One line of a plan for people."""
+    """One line of a plan for people; stages count from 1."""
 
     stage: int
     operator: str
@@ -87,6 +87,9 @@ class Plan:
         """One entry per phase group, with why a stage ends where it does."""
         lines = []
         for stage in self.stages:
+            if stage.phases and all(phase.kind in ("keep", "verdict") for phase in stage.phases):
+                name = unwrap(stage.phases[-1].operator).name  # a stage of its own only to carry out a decision
+                lines.append(PlannedStep(stage.number + 1, name, {}, t("drops or repeats rows as decided")))
             for phase in stage.phases:
                 if phase.kind in ("keep", "verdict"):
                     continue
@@ -97,7 +100,9 @@ class Plan:
                     if getattr(operator, field.name) != field.default
                 }
                 last = phase is stage.phases[-1]
-                lines.append(PlannedStep(stage.number, operator.name, params, stage.ends if last else t("same pass")))
+                lines.append(
+                    PlannedStep(stage.number + 1, operator.name, params, stage.ends if last else t("same pass"))
+                )
         return lines
 
 

@@ -24,6 +24,7 @@ from bettersynth.formats.table import read_table
 from bettersynth.ops.base import IMAGES
 
 _LOOKED_AT = 200
+_PICTURE_COLUMNS = ("image", "img", "picture", "photo", "image_path", "image_paths", "img_path", "image_file")
 
 
 def preflight(recipe: Recipe) -> list[BetterSynthError]:
@@ -71,7 +72,7 @@ def _data(recipe: Recipe, source: Input) -> list[BetterSynthError]:
     try:
         files = find_files([Path(source.place)], options)
     except BetterSynthError as error:
-        error.where = where
+        error.where, error.got = where, error.got or source.place
         if "/" not in source.place.removeprefix(str(recipe.base) + "/").strip("./") and not Path(source.place).suffix:
             error.hint = t("data sets of a hub are not downloaded here; save the rows to a file first")
         return [error]
@@ -87,7 +88,8 @@ def _data(recipe: Recipe, source: Input) -> list[BetterSynthError]:
             continue
         if setting == "image_key" and recipe.keys.image_bytes_key in columns:
             continue
-        hint = did_you_mean(key, columns) or t("set {key} to one of them", key=setting)
+        hint = t("set {key} to one of them", key=setting)
+        hint = did_you_mean(key, columns) or (_to_rows(files[0]) if _are_pairs(columns) else hint)
         problems.append(
             ConfigError(
                 t("no row has the column '{name}'", name=key),
@@ -96,7 +98,42 @@ def _data(recipe: Recipe, source: Input) -> list[BetterSynthError]:
                 hint=hint,
             )
         )
+    if not problems and _reads_pictures(recipe):
+        problems += _unseen_pictures(recipe, columns, files[0])
     return problems
+
+
+def _unseen_pictures(recipe: Recipe, columns: dict[str, Any], file: Path) -> list[BetterSynthError]:
+    """Pictures that the operators would pass over in silence, or whose form fails in every row."""
+    key = recipe.keys.image_key
+    row = columns.get(key)
+    if isinstance(row, dict) and isinstance(row.get(key), str):
+        found, message = key, t("the column '{name}' holds one path and not a list of paths", name=key)
+    else:
+        other = next((name for name in columns if name in _PICTURE_COLUMNS), None)
+        if key in columns or other is None or recipe.keys.image_bytes_key in columns:
+            return []
+        found = other
+        message = t("operators read pictures, but no row has the column '{name}'", name=key)
+    row = columns[found]
+    is_pair = isinstance(row, dict) and isinstance(row.get(found), str)
+    where = recipe.document.where(("image_key",)) if "image_key" in recipe.document.data else str(file)
+    hint = _to_rows(file) if is_pair else t("add: {flag}", flag=f"--set image_key={found}")
+    return [ConfigError(message, where=where, got=", ".join(list(columns)[:12]), hint=hint)]
+
+
+def _are_pairs(columns: dict[str, Any]) -> bool:
+    """Whether rows look like plain pairs: a caption (or conversation), and one picture by its path."""
+    row = columns.get("image")
+    has_path = isinstance(row, dict) and isinstance(row.get("image"), str)
+    return has_path and ("caption" in columns or "conversations" in columns)
+
+
+def _to_rows(file: Path) -> str:
+    return t(
+        "plain pairs become rows with: {command}",
+        command=f"bettersynth convert pairs-to-dj --input {file} --output rows.jsonl",
+    )
 
 
 def _reads_pictures(recipe: Recipe) -> bool:

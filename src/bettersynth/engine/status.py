@@ -22,9 +22,9 @@ State = Literal["done", "part", "to do"]
 
 @dataclass(frozen=True)
 class StageStatus:
-    """How far one stage (counted from 1) is: ``shards_done`` of ``shards`` (0 when no run has cut the input yet), and why the rest runs.
+    """How far one stage is: ``shards_done`` of ``shards`` (0 when no run has cut the input yet), and why the rest runs.
 
-    Input files are not read here; that they changed is seen by their size and time. Changed pictures are noticed only
+    Stages count from 1. Input files are not read here; that they changed is seen by their size and time. Changed pictures are noticed only
     by the run itself.
     """
 

@@ -16,6 +16,7 @@ from bettersynth.core.sample import DJ_EOC, DJ_IMAGE, LLAVA_IMAGE
 from bettersynth.formats.data_juicer import DEFAULT_TOKENS
 from bettersynth.formats.jsonl import BadLine, read_rows, write_rows
 from bettersynth.formats.llava import llava_to_dj, record_problem, write_llava
+from bettersynth.formats.read import nearest_file
 
 MARK = "imported.json"
 REJECTED = "rejected.jsonl"
@@ -96,7 +97,7 @@ def pair_rows(pairs: Path, image_token: str = DJ_IMAGE) -> tuple[list[dict[str, 
         pairs: see :func:`import_pairs`.
 
     Returns:
-        The rows, and ``{"number", "reason", "record"}`` of each unusable pair.
+        The rows, and ``{"number", "reason", "record"}`` of each unusable pair; the number is its line in the file.
 
     Raises:
         DataError: unreadable, or no pair can be used.
@@ -111,7 +112,7 @@ def pair_rows(pairs: Path, image_token: str = DJ_IMAGE) -> tuple[list[dict[str, 
 
 def _digest(pairs: Path) -> str:
     if not pairs.is_file():
-        raise DataError(t("cannot read the data file"), where=str(pairs))
+        raise DataError(t("no such file or folder"), where=str(pairs), hint=nearest_file(pairs))
     return digest_file(pairs)
 
 
@@ -132,13 +133,13 @@ def _sort(
     records: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
     seen: set[str] = set()
-    for number, item in enumerate(_items(pairs)):
+    for number, (line, item) in enumerate(_items(pairs)):
         found = item.reason if isinstance(item, BadLine) else _pair(item, number, folder)
         if not isinstance(found, str) and found["id"] in seen:
             found = t("the id '{id}' is used twice", id=found["id"])
         if isinstance(found, str):
             shown = item.raw if isinstance(item, BadLine) else item
-            rejected.append({"number": number + 1, "reason": found, "record": shown})
+            rejected.append({"number": line, "reason": found, "record": shown})
             continue
         seen.add(found["id"])
         records.append(found)
@@ -146,9 +147,10 @@ def _sort(
     return rows, records, rejected
 
 
-def _items(pairs: Path) -> Iterator[Mapping[str, Any] | BadLine]:
+def _items(pairs: Path) -> Iterator[tuple[int, Mapping[str, Any] | BadLine]]:
+    """Each pair with its line in the file, or its place in a list (both from 1)."""
     if pairs.suffix != ".json":
-        yield from (row for _, row in read_rows(pairs))
+        yield from read_rows(pairs)
         return
     try:
         items = json.loads(pairs.read_text(encoding="utf-8"))
@@ -156,10 +158,9 @@ def _items(pairs: Path) -> Iterator[Mapping[str, Any] | BadLine]:
         raise DataError(t("not valid JSON: {error}", error=error), where=str(pairs)) from error
     if not isinstance(items, list):
         raise DataError(t("not a JSON list"), where=str(pairs), got=type(items).__name__, expected="[{...}, ...]")
-    for number, item in enumerate(items):
-        is_record = isinstance(item, dict)
+    for number, item in enumerate(items, 1):
         reason = t("not a JSON object but a {got}", got=type(item).__name__)
-        yield item if is_record else BadLine(number, reason, str(item)[:200])
+        yield number, item if isinstance(item, dict) else BadLine(number, reason, str(item)[:200])
 
 
 def _pair(item: Mapping[str, Any], number: int, folder: str) -> dict[str, Any] | str:

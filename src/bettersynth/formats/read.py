@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,13 +60,25 @@ def data_files(path: Path, options: ReadOptions) -> list[Path]:
         found = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(options.suffixes))
         found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts)]
         if not found:
-            raise ConfigError(t("no data file in the folder"), where="dataset_path", got=str(path), expected=expected)
+            raise ConfigError(t("no data file in the folder"), where=str(path), expected=expected)
         return found
     if not path.is_file():
-        raise ConfigError(t("no such file or folder"), where="dataset_path", got=str(path), expected=expected)
+        raise ConfigError(t("no such file or folder"), where=str(path), hint=nearest_file(path))
     if not path.name.endswith(SUFFIXES):
-        raise ConfigError(t("unknown kind of data file"), where="dataset_path", got=str(path), expected=expected)
+        raise ConfigError(t("unknown kind of data file"), where=str(path), expected=expected)
     return [path]
+
+
+def nearest_file(path: Path) -> str:
+    """A hint for a place that is not there: its nearest neighbour, or how to find out what is."""
+    folder = path.parent
+    if not folder.is_dir():
+        return t("there is no folder {folder} either", folder=folder)
+    stems = {item.name.partition(".")[0]: item.name for item in folder.iterdir()}  # endings are alike anyway
+    close = difflib.get_close_matches(path.name.partition(".")[0], list(stems), n=1)
+    if close:
+        return t("did you mean '{name}'?", name=stems[close[0]])
+    return t("see what is there with: ls {folder}", folder=folder)
 
 
 def read_any(path: Path, options: ReadOptions, pictures: PictureFolder) -> Iterator[Mapping[str, Any]]:

@@ -39,7 +39,7 @@ def test_a_new_id_stops_the_conversion(call, seed, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"id": "new", "text": "a dog", "images": []}\n', encoding="utf-8")
     words = ("--input", rows, "--output", tmp_path / "o.json", "--questions", seed / "stage_1.json")
-    assert "1 ids are not in the original file" in call("convert", "dj-to-llava", *words, expect=1).err
+    assert "1 id is not in the original file" in call("convert", "dj-to-llava", *words, expect=1).err
     assert not (tmp_path / "o.json").exists()
 
 
@@ -69,5 +69,8 @@ def test_plain_pairs_become_rows_and_what_is_no_pair_is_set_aside(call, tmp_path
     assert rows[0]["text"] == "<__dj__image>\n一只猫 <|__dj__eoc|>"
     rejected = [json.loads(line) for line in (tmp_path / "rows.rejected.jsonl").read_text().splitlines()]
     assert "2 unusable" in done.out and [row["number"] for row in rejected] == [3, 4]
+    pairs.write_text("\n" + pairs.read_text(encoding="utf-8"), encoding="utf-8")  # a blank line counts in a file
+    call("convert", "pairs-to-dj", "--input", pairs, "--output", out)
+    assert [json.loads(line)["number"] for line in (tmp_path / "rows.rejected.jsonl").open()] == [4, 5]
     pairs.write_text('{"text": "no picture"}\n', encoding="utf-8")
     assert "no usable pair" in call("convert", "pairs-to-dj", "--input", pairs, "--output", out, expect=1).err

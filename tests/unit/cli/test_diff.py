@@ -1,6 +1,11 @@
 """The difference of two data sets on the command line."""
 
 
+def _rows(folder):
+    (folder / "rows.jsonl").write_text('{"id": "a", "text": "x"}\n', encoding="utf-8")
+    return folder / "rows.jsonl"
+
+
 def test_two_results_of_one_pool(call, tiny_world, tmp_path):
     words = ("process", tiny_world / "mine.yaml", "--workspace", tiny_world, "--np", 1)
     call(*words, "--out", tmp_path / "a")
@@ -11,5 +16,7 @@ def test_two_results_of_one_pool(call, tiny_world, tmp_path):
     assert found["rows_a"] == found["same"] + sum(group["samples"] for group in found["groups"])
     assert all(len(group["examples"]) == 1 for group in found["groups"])
     assert "samples equal" in call("diff", tmp_path / "a", tmp_path / "a").out
-    assert "no such file or folder" in call("diff", tmp_path / "a", tmp_path / "none", expect=2).err
+    gone = call("diff", tmp_path / "a", tmp_path / "none", expect=2).err
+    assert f"no such file or folder\n  where: {tmp_path / 'none'}\nhint: see what is there with: ls {tmp_path}" in gone
+    assert "did you mean 'rows.jsonl'?" in call("diff", _rows(tmp_path), tmp_path / "row.jsonl", expect=2).err
     assert "not a number of ids" in call("diff", tmp_path / "a", tmp_path / "b", "--show", -1, expect=2).err

@@ -250,6 +250,13 @@ def test_an_empty_result_is_a_result(recipe: Any, tmp_path: Path) -> None:
     assert artifact.facts["rows_out"] == 0 and rows_of(tmp_path / "o") == []
 
 
+def test_an_empty_input_is_no_mistake(recipe: Any, tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").touch()
+    text = "  - document_deduplicator:\n  - clean_html_mapper:\n"
+    artifact = process(recipe(text, dataset_path=str(tmp_path / "none.jsonl")), out=tmp_path / "o", workers=1)
+    assert artifact.facts["rows_in"] == artifact.facts["rows_out"] == 0 and rows_of(tmp_path / "o") == []
+
+
 def test_challenge_rows_are_checked(recipe: Any, data: Path, tmp_path: Path) -> None:
     text = "  - words_num_filter: {min_num: 4}\n  - image_captioning_mapper: {hf_img2seq: fake}\n"
     process(recipe(text, track="challenge"), out=tmp_path / "o", workers=1)

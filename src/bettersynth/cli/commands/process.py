@@ -58,6 +58,7 @@ def read(args: argparse.Namespace) -> Any:
         file = Path(args.recipe)
         if file.is_file():  # no strategy by name, so that nothing of experiments is imported
             return read_recipe(file, overrides=args.set, variables=values, check_recipe=preflight)
+    _check_is_recipe(Path(args.recipe))
     from bettersynth.experiment.loop import strategy_path, strategy_recipe
     from bettersynth.experiment.workspace import Workspace
 
@@ -66,6 +67,27 @@ def read(args: argparse.Namespace) -> Any:
         raise_all(preflight(recipe), where=recipe.document.name)
         return recipe
     return read_recipe(strategy_path(args.recipe), overrides=args.set, variables=values, check_recipe=preflight)
+
+
+def _check_is_recipe(place: Path) -> None:
+    """Refuse a data file or a folder in the recipe's place.
+
+    Raises:
+        ConfigError: with the command that a recipe needs.
+    """
+    from bettersynth.formats.read import SUFFIXES
+
+    is_data = place.name.endswith(SUFFIXES) and place.suffix != ".json"  # a recipe may be JSON
+    if not place.exists() or not (is_data or place.is_dir()):
+        return
+    raise ConfigError(
+        t("this is a data file, not a recipe") if place.is_file() else t("this is a folder, not a recipe"),
+        where=str(place),
+        expected=t("recipe file, or a strategy's name (bettersynth explain strategies)"),
+        hint=t(
+            "name the data in a recipe: {command}", command=f"bettersynth process RECIPE --set dataset_path={place}"
+        ),
+    )
 
 
 def rewrite(words: Sequence[str]) -> list[str]:
@@ -107,6 +129,10 @@ def run_recipe(args: argparse.Namespace, recipe: Any) -> int:
         retry=getattr(args, "retry_quarantined", False),
     )
     progress.done(t("done: {rows} rows", rows=artifact.facts["rows_out"]))
+    if not artifact.facts["rows_out"]:
+        asked = t("see why with: bettersynth inspect {folder}", folder=out)
+        why = asked if artifact.facts["rows_in"] else t("the input holds none")
+        progress.done(t("warning: the result has no row ({why})", why=why))
     if args.json:
         print_json({"folder": str(out), "digest": artifact.digest, **artifact.facts, "run": artifact.run})
         return 0
@@ -133,10 +159,8 @@ def _print_plan(planned: Any, stages: Any, *, as_json: bool) -> None:
         listed = [asdict(stage) for stage in stages]
         print_json({"digest": planned.digest, "track": planned.recipe.keys.track, "steps": steps, "stages": listed})
         return
-    rows = [
-        (s["stage"] + 1, s["operator"], " ".join(f"{k}={v}" for k, v in s["params"].items()), s["note"]) for s in steps
-    ]
+    rows = [(s["stage"], s["operator"], " ".join(f"{k}={v}" for k, v in s["params"].items()), s["note"]) for s in steps]
     print_rows((t("stage"), t("operator"), t("parameters"), t("note")), rows, ">")
     print()
-    told = [(s.stage + 1, t(s.state), f"{s.shards_done}/{s.shards}" if s.shards else "-", s.reason) for s in stages]
+    told = [(s.stage, t(s.state), f"{s.shards_done}/{s.shards}" if s.shards else "-", s.reason) for s in stages]
     print_rows((t("stage"), t("state"), t("shards"), t("why")), told, "><>")
