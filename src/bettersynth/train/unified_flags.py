@@ -57,6 +57,7 @@ FLAGS = (
     Flag("compile", "unified.compile", "switch", False, "compile the decoder's layers (torch.compile)"),
     Flag("freeze", "unified.freeze", "list", None, "parts not trained: llm und gen embeddings vit connector …"),
     Flag("lora_rank", "lora.rank", "int", None, "train low-rank additions of this width instead of the whole"),
+    Flag("load_in", "lora.quantize", "nf4|int8", None, "keep the frozen weights in few bits; needs --lora_rank"),
     Flag("ema_decay", "unified.ema_decay", "float", 0.0, "decay of the average of the weights (0: off)"),
     Flag("learn_next_kind", "unified.learn_next_kind", "switch", False, "teach when a picture comes next"),
     Flag("num_workers", "workers", "int", 4, "threads that open pictures ahead"),
@@ -96,6 +97,8 @@ def build_job(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = N
     problems = [*_unknown(values), *_path_problems(values)]
     if values.get("fp16") and values.get("bf16"):
         problems.append(ConfigError(t("give one of --fp16 and --bf16")))
+    if values.get("load_in") and not values.get("lora_rank"):
+        problems.append(ConfigError(t("weights in few bits cannot be trained themselves"), hint="--lora_rank 64"))
     if problems:
         raise ConfigErrors(problems)
     settings: dict[str, Any] = {

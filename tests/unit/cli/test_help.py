@@ -39,7 +39,7 @@ def test_help_is_in_the_language_asked_for(name, call, capsys):
 @pytest.mark.parametrize(
     ("words", "english", "chinese"),
     [
-        (("convert",), "needed: pairs-to-dj|dj-to-llava|llava-to-dj|sample, --input, --output", "需要："),
+        (("convert",), "needed: pairs-to-dj|dj-to-llava|llava-to-dj|sample|bagel-groups, --input, --output", "需要："),
         (("run", "everything"), "cannot be 'everything'; one of: 'all'", "不能是"),
         (("run", "--seeds", "x"), "--seeds cannot be 'x': needed is a whole number", "不能是"),
         (("run", "--seeds"), "--seeds needs a value", "需要一个值"),
@@ -60,4 +60,4 @@ def test_strategies_and_presets_are_listed_by_what_they_are_for(call):
 
 def test_what_a_kit_lacks_is_fetched_by_its_script(call, tmp_path):
     call("init", tmp_path / "kit", "--track", "open")
-    assert "download.sh" in call("run", "--workspace", tmp_path / "kit", "--plan", expect=1).err
+    assert "download.sh" in call("run", "--workspace", tmp_path / "kit", "--plan", expect=2).err

@@ -24,7 +24,7 @@ GUIDE = (
     *("model_path", "train_data_path", "val_data_path", "output_dir", "batch_size", "gradient_accumulation_steps"),
     *("num_epochs", "learning_rate", "wandb_project", "wandb_run_name", "fp16", "bf16", "resume_from_checkpoint"),
     *("text_loss_weight", "image_loss_weight", "lr_scheduler_type", "max_sequence_length", "num_workers"),
-    *("save_steps", "save_total_limit", "gradient_checkpointing", "compile"),
+    *("save_steps", "save_total_limit", "gradient_checkpointing", "compile", "load_in"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -267,6 +268,14 @@ def test_low_rank_additions_leave_the_rest_and_respect_frozen_parts(configure: A
     assert (tmp_path / "run" / "lora" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("bits", ["nf4", "int8"])
+def test_frozen_weights_in_few_bits_train(configure: Any, tmp_path: Path, bits: str) -> None:
+    run_stage(configure(lora={"rank": 2, "quantize": bits}, epochs=1), out=tmp_path / "run", progress=QUIET)
+    plain = tmp_path / "plain"
+    run_stage(configure(lora={"rank": 2}, epochs=1), out=plain, progress=QUIET)
+    assert _log(tmp_path / "run", "loss") == pytest.approx(_log(plain, "loss"), rel=0.05)
+
+
 def test_compiling_asks_every_layer(configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append(type(self).__name__))
@@ -276,8 +285,32 @@ def test_compiling_asks_every_layer(configure: Any, tmp_path: Path, monkeypatch:
 
 def test_half_precision_and_checkpointed_layers_train(configure: Any, tmp_path: Path) -> None:
     found = {}
-    for name, change in (("fp32", {}), ("bf16", {"precision": "bf16"}), ("saved", {"gradient_checkpointing": True})):
+    ways: dict[str, dict[str, Any]] = {
+        "fp32": {},
+        "bf16": {"precision": "bf16"},
+        "saved": {"gradient_checkpointing": True},
+    }
+    for name, change in {**ways, "one layer": {"gradient_checkpointing": 1}}.items():
         run_stage(configure(epochs=1, **change), out=tmp_path / name, progress=QUIET)
         found[name] = _log(tmp_path / name, "loss")
-    assert found["saved"] == pytest.approx(found["fp32"], rel=1e-5)
+    assert found["saved"] == pytest.approx(found["fp32"], rel=1e-5) == found["one layer"]
     assert found["bf16"] == pytest.approx(found["fp32"], rel=0.03)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(folder: Path, tmp_path: Path) -> None:
+    settings = kit.settings(folder, per_device_batch_size=2, epochs=1, unified={"ema_decay": 0.9})
+    (tmp_path / "c.json").write_text(json.dumps(settings))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, str(KIT), str(tmp_path / "c.json"), str(tmp_path / "two")]
+    pair = [subprocess.Popen(words, env={**os.environ, **group, "RANK": str(rank)}) for rank in range(2)]
+    assert [process.wait() for process in pair] == [0, 0]
+    one = run_stage(stage_config(settings), out=tmp_path / "one", progress=QUIET)
+    for key in ("loss", "text_loss", "image_loss", "grad_norm"):
+        assert _log(tmp_path / "two", key) == pytest.approx(_log(tmp_path / "one", key), rel=1e-4), key
+    facts = json.loads((tmp_path / "two" / "manifest.json").read_text())["facts"]
+    for key in ("rows_trained", "samples_seen", "tokens", "target_tokens", "steps"):
+        assert facts[key] == one.facts[key], key

@@ -4,6 +4,8 @@ pairs-to-dj   image-text pairs, {"image": …, "text" or "caption": …} a line,
 dj-to-llava   rows to records, as training reads them; with --original the questions come back by id
 llava-to-dj   records to rows, as recipes read them
 sample        at most --max rows, drawn with seed 1024; what is left out is counted and announced
+
+bagel-groups  the original BAGEL trainer's data YAML (--input, --paths) to records and a mixture in a folder (--output)
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ EXAMPLES = (
     "bettersynth convert llava-to-dj --input stage_1.json --output rows.jsonl --only-caption",
     "bettersynth convert sample --input rows.jsonl --output sampled.jsonl --max 200000",
 )
-KINDS = ("pairs-to-dj", "dj-to-llava", "llava-to-dj", "sample")
+KINDS = ("pairs-to-dj", "dj-to-llava", "llava-to-dj", "sample", "bagel-groups")
 KIT_SEED = 1024
 _LISTED = 5
 
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-restore-questions", action="store_true", help=t("take the turns that stand in the rows"))
     add("--only-caption", action="store_true", help=t("llava-to-dj: keep the answers only"))
     add("--image-token", metavar="TOKEN", help=t("spelling of the image token in rows (default: <__dj__image>)"))
+    add("--paths", type=Path, metavar="YAML", help=t("bagel-groups: where each data set lies"))
     add("--max", type=int, metavar="N", help=t("sample: most rows to keep; 0: all"))
     add("--json", action="store_true", help=t("print JSON"))
 
@@ -51,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert everything, or nothing with the reason."""
     made = {"pairs-to-dj": _from_pairs, "dj-to-llava": _to_llava, "llava-to-dj": _to_dj, "sample": _sample}
+    made["bagel-groups"] = _from_bagel_groups
     facts = made[args.what](args)
     if args.json:
         print_json({"output": str(args.output), **facts})
@@ -144,6 +148,18 @@ def _to_dj(args: argparse.Namespace) -> dict[str, Any]:
     rows = list(llava_to_dj(reading.records, only_keep_caption=args.only_caption, image_token=token))
     write_rows(args.output, rows)
     return {"rows_in": len(reading.records), "rows_out": len(rows)}
+
+
+def _from_bagel_groups(args: argparse.Namespace) -> dict[str, Any]:
+    from bettersynth.train.bagel_groups import MIXTURE_FILE, REJECTED_FILE, import_groups
+
+    if args.paths is None:
+        raise ConfigError(t("needed: {names}", names="--paths"), hint=t("bagel-groups: where each data set lies"))
+    found = import_groups(args.input, args.paths, args.output)
+    rows, records = sum(found.rows.values()), sum(found.records.values())
+    facts: dict[str, Any] = {"rows_in": rows, "rows_out": records, "unusable": len(found.rejected)}
+    facts |= {"datasets": found.records, "mixture": str(args.output / MIXTURE_FILE)}
+    return {**facts, "rejected": str(args.output / REJECTED_FILE)} if found.rejected else facts
 
 
 def _sample(args: argparse.Namespace) -> dict[str, Any]:

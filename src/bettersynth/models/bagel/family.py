@@ -137,9 +137,9 @@ class BagelFamily:
         """Everything but the autoencoder, in every stage; freeze parts by ``requires_grad_`` beforehand."""
         return [(name, parameter) for name, parameter in unwrap(model).named_parameters() if parameter.requires_grad]
 
-    def enable_gradient_checkpointing(self, model: nn.Module) -> None:
-        """Trade time for memory in the decoder."""
-        unwrap(model).decoder.is_checkpointing = True
+    def enable_gradient_checkpointing(self, model: nn.Module, layers: int | None = None) -> None:
+        """Trade time for memory in the decoder: in all layers, or in the first so many."""
+        unwrap(model).decoder.is_checkpointing = True if layers is None else layers
 
     def save_adapter(self, model: nn.Module, folder: Path) -> None:
         """Refused, as there is no first stage."""

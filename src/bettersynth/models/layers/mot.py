@@ -210,7 +210,8 @@ class MotDecoder(nn.Module):
         self.layers = nn.ModuleList(MotLayer(sizes, index) for index in range(sizes.num_layers))
         self.norm = RMSNorm(sizes.hidden, sizes.rms_eps)
         self.norm_moe_gen = RMSNorm(sizes.hidden, sizes.rms_eps)
-        self.is_checkpointing = False
+        self.is_checkpointing: bool | int = False
+        """Whether layers are recomputed in the backward pass; a number means the first so many."""
 
     def routing(self, und_index: torch.Tensor, gen_index: torch.Tensor, positions: torch.Tensor) -> Routing:
         """See :meth:`Routing.build`."""
@@ -220,7 +221,8 @@ class MotDecoder(nn.Module):
     def run_layers(self, rows: Rows, routing: Routing, attend: Attend, *, is_und_frozen: bool = False) -> Rows:
         """Both slices through all layers, before the final norms."""
         for layer in self.layers:
-            if self.is_checkpointing and torch.is_grad_enabled():
+            is_chosen = self.is_checkpointing is True or layer.index < self.is_checkpointing
+            if is_chosen and torch.is_grad_enabled():
                 rows = Rows(*checkpoint(layer, rows, routing, attend, is_und_frozen, use_reentrant=False))
             else:
                 rows = layer(rows, routing, attend, is_und_frozen)
