@@ -112,6 +112,6 @@ def test_mappers(case: dict[str, Any], batch: Any, tmp_path: Path) -> None:
         record = orjson.loads(out.column(RECORD)[place].as_py())
         record["text"] = out.column("text")[place].as_py()
         extra = {name for name in out.schema.names if name not in whole.schema.names}
-        record |= {name: out.column(name)[place].as_py() for name in extra}
+        record |= {name: orjson.loads(out.column(name)[place].as_py()) for name in extra}
         assert {key: value for key, value in record.items() if value != row.get(key)} == expected, row
     assert sum(map(bool, case["answers"])) > (5 if len(rows) > 20 else -1)

@@ -452,9 +452,106 @@ CHINESE: list[Row] = [
     )
 ]
 
+_HTML = [
+    *(
+        "<table>",
+        "</table>",
+        "<tr>",
+        "</tr>",
+        "<td>",
+        "</td>",
+        "<th>",
+        "</th>",
+        "<tr>",
+        "<td>",
+        "<TD colspan=2>",
+        "</TR>",
+    ),
+    *(
+        "a",
+        "b &amp; c",
+        " 1 ",
+        "\n",
+        "\t ",
+        "&nbsp;",
+        "&eacute;",
+        "&foo;",
+        "&copy",
+        "&#65;",
+        "&#x42;",
+        "&#128;",
+        "&",
+        "< d",
+        "é",
+    ),
+    *(
+        "<b>x</b>",
+        "<br>",
+        "<br/>",
+        "</br>",
+        "<p>one<p>two",
+        "<!-- note -->",
+        "<script>s<b>1</script>",
+        "<style>t</style>",
+    ),
+    *(
+        "<img src='a\"b.png' alt=\"it's\">",
+        '<i class=" x  y ">z</i>',
+        "<pre> \n </pre>",
+        "<a href=a&b>q</a>",
+        "<input disabled>",
+    ),
+    *(
+        "<?php x ?>",
+        "<!DOCTYPE html>",
+        "<ruby>r<rt>t</rt></ruby>",
+        "<template>m</template>",
+        "<td/>",
+    ),
+    *(
+        "<thead>",
+        "</thead>",
+        "<tbody>",
+        "</div>",
+        "<td id=b id=c>",
+        "中文",
+        "<__dj__image>",
+        "<caption>C</caption>",
+        "1 > 2",
+    ),
+]
+
+
+def _html() -> list[Row]:
+    """Tables, nested and broken."""
+    draw = random.Random(15)
+    head, body = "<tr><th>H &lt;1&gt;</th><th>2</th></tr>", "<tr><td> x <b> y </b></td><td></td></tr>"
+    table = f"<table class='a b' border=1>{head}{body}</table>"
+    texts = [
+        "",
+        "no markup",
+        "a < b",
+        table,
+        table + "x" + table,
+        "<table></table>",
+        "<table><tr></tr></table>",
+        "<table>text</table>",
+    ]
+    texts += [
+        f"<table><tr><td>{table}</td><td>after</td></tr></table>",
+        f"<p>{table}",
+        "<table><tr><td>open",
+        "</table>x",
+    ]
+    texts += ["<table>" * draw.randint(0, 1) + "".join(draw.choices(_HTML, k=draw.randint(2, 16))) for _ in range(250)]
+    texts += ["<table>" + "".join(f"<tr>{''.join(draw.choices(_HTML[4:], k=5))}" for _ in range(3)) for _ in range(60)]
+    return [{"text": text} for text in texts]
+
+
 ROWS: dict[str, list[Row]] = {
     "private": _private(),
     "prose": _prose(),
+    "html": _html(),
     "chinese": CHINESE,
     "papers": _papers(),
     "fields": FIELDS,
@@ -521,6 +618,11 @@ CASES: dict[str, list[tuple[dict[str, Any], str]]] = {
             *("s2t", "t2s", "s2tw", "tw2s", "s2hk", "hk2s", "s2twp", "tw2sp", "t2tw", "tw2t", "hk2t", "t2hk", "t2jp"),
             "jp2t",
         )
+    ],
+    "extract_tables_from_html_mapper": [
+        ({}, "html"),
+        ({"include_header": False, "tables_field_name": "t"}, "html"),
+        ({"retain_html_tags": True}, "html"),
     ],
     "sentence_split_mapper": [({"lang": "en"}, "prose"), ({"lang": "en", "punkt": "PUNKT"}, "prose")],
     "general_field_filter": [({"filter_condition": condition}, "fields") for condition in _CONDITIONS],
