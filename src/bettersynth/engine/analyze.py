@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bettersynth.core.errors import DataError
+from bettersynth.core.fingerprint import digest_file
+from bettersynth.core.lang import t
 from bettersynth.engine import trace
 from bettersynth.engine.looks import Looks, suggestions
 from bettersynth.engine.source import find_files
@@ -22,9 +24,11 @@ from bettersynth.formats.jsonl import BadLine, read_rows
 from bettersynth.formats.pictures import PictureFolder
 from bettersynth.formats.read import LINES, ReadOptions, read_any
 from bettersynth.media.header import read_header
+from bettersynth.ops._text_fix import is_bad, may_be_mojibake
 from bettersynth.ops._words import num_special, refined_words
 
 _BINS = 24
+_SHOWN = 4
 _MARKUP = re.compile(r"<[a-zA-Z/][^>]*>|&[a-z]+;")
 _TEXT_STATS = ("caption_len", "num_words", "special_char_ratio")
 _IMAGE_STATS = ("image_width", "image_height", "aspect_ratio", "image_kib")
@@ -41,38 +45,73 @@ class Collected:
         self.images: Counter[str] = Counter()
         self.problems: Counter[str] = Counter()
         self.ids: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+        self.pairs = 0
+        self._files: dict[tuple[int, ...], list[Path]] = {}
 
     def add(self, record: Mapping[str, Any], root: Path, text_key: str, image_key: str) -> None:
         """Take in one row."""
         caption = DEFAULT_TOKENS.strip(record[text_key])
+        name = str(record.get("id", ""))
         self.counts["rows"] += 1
-        self.ids[str(record.get("id", ""))] += 1
+        self.ids[name] += 1
         self.texts[hash(caption)] += 1
+        self._note("repeated id", name, self.ids[name] > 1)
+        self._note("repeated text", name, self.texts[hash(caption)] > 1)
         self.values["caption_len"].append(len(caption))
         self.values["num_words"].append(len(refined_words(caption, lower=False)))
         self.values["special_char_ratio"].append(num_special(caption) / len(caption) if caption else 0.0)
-        self.counts["empty_caption"] += not caption
+        self._count("empty_caption", name, not caption)
         self.counts["not_ascii"] += not caption.isascii()
-        self.counts["markup"] += bool(_MARKUP.search(caption))
+        self._count("markup", name, _MARKUP.search(caption) is not None)
         images = record.get(image_key) or []
-        row = (str(record.get("id", "")), str(images[0]) if images else "", caption)
+        row = (name, str(images[0]) if images else "", caption)
         if self.looks is not None:
-            self.looks.add_text(record[text_key], caption)
-            for name in _TEXT_STATS:
-                self.looks.add_value(name, self.values[name][-1], row)
+            self._count("mojibake", name, may_be_mojibake(caption) and is_bad(caption))
+            self.looks.add_text(record[text_key], caption, name)
+            for stat in _TEXT_STATS:
+                self.looks.add_value(stat, self.values[stat][-1], row)
         self.counts["without_image"] += not images
-        self.counts["image_tokens_differ"] += DEFAULT_TOKENS.num_images(record[text_key]) != len(images)
+        self.pairs += image_key not in record and isinstance(record.get("image"), str)
+        self._count("image_tokens_differ", name, DEFAULT_TOKENS.num_images(record[text_key]) != len(images))
         for image in images:
             self.images[image] += 1
+            self._note("repeated image", name, self.images[image] > 1)
             if self.images[image] == 1:
-                self._add_image(root / image, (row[0], str(image), caption))
+                self._add_image(root / image, (name, str(image), caption))
+
+    def refuse(self, problem: str, name: str) -> None:
+        """Count a problem of the row or line of that name."""
+        self.problems[problem] += 1
+        self._note(problem, name, True)
+
+    def _count(self, what: str, name: str, is_so: bool) -> None:
+        self.counts[what] += is_so
+        self._note(what.replace("_", " "), name, is_so)
+
+    def _note(self, what: str, name: str, is_so: bool) -> None:
+        """Remember a few rows of each kind."""
+        if is_so and len(listed := self.examples.setdefault(what, [])) < _SHOWN:
+            listed.append(name)
+
+    def num_same_pictures(self) -> int:
+        """Pictures beyond the first of equal ones: named before, or with the bytes of a file of another name.
+
+        Only files of equal size in bytes and pixels are read.
+        """
+        same = sum(self.images.values()) - len(self.images)
+        for files in self._files.values():
+            if len(files) > 1:
+                same += len(files) - len({digest_file(path) for path in files})
+        return same
 
     def _add_image(self, path: Path, row: tuple[str, str, str]) -> None:
         try:
             header = read_header(path)
         except DataError as error:
-            self.problems[error.message] += 1
+            self.refuse(error.message, row[0])
             return
+        self._files.setdefault((header.size_bytes, header.width, header.height), []).append(path)
         self.values["image_width"].append(header.width)
         self.values["image_height"].append(header.height)
         self.values["aspect_ratio"].append(round(header.width / header.height, 4))
@@ -89,10 +128,11 @@ def analyze(
 
     Returns:
         JSON-able: ``rows``, ``counts`` (rows with markup, without picture, ...), ``duplicates`` (rows beyond the first
-        of equal texts, pictures, ids), ``problems`` (message to count), ``stats`` (name to mean, min, quartiles, max),
-        ``histograms`` (name to ``edges`` and ``counts``), ``scripts`` (rows by main script), ``near_duplicates`` (rows
-        whose text nearly equals an earlier one's), ``outliers`` (name to ``smallest`` and ``largest`` rows),
-        ``suggestions`` (recipe lines that cut off the outermost percents).
+        of equal texts, pictures, ids), ``problems`` (message to count), ``examples`` (what was found to a few rows),
+        ``plain_pairs`` (rows whose picture only ``convert pairs-to-dj`` would see), ``stats`` (name to mean, min,
+        quartiles, max), ``histograms`` (name to ``edges`` and ``counts``), ``scripts`` (rows by main script),
+        ``near_duplicates`` (rows whose text nearly equals an earlier one's), ``outliers`` (name to ``smallest`` and
+        ``largest`` rows), ``suggestions`` (recipe lines that cut off the outermost percents).
 
     Raises:
         ConfigError, DataError: the path does not exist or cannot be read.
@@ -100,22 +140,26 @@ def analyze(
     looks = Looks()
     collected = collect(path, image_root=image_root, text_key=text_key, image_key=image_key, looks=looks)
     counts = dict(collected.counts)
+    num_near, near = looks.near_duplicates()
     arrays = {name: np.array(values, np.float64) for name, values in collected.values.items() if values}
     return {
         "rows": counts.pop("rows", 0),
         "counts": counts,
         "duplicates": {
             name: sum(counter.values()) - len(counter)
-            for name, counter in (("text", collected.texts), ("image", collected.images), ("id", collected.ids))
-        },
+            for name, counter in (("text", collected.texts), ("id", collected.ids))
+        }
+        | {"image": collected.num_same_pictures()},
         "problems": dict(collected.problems.most_common()),
+        "examples": collected.examples | ({"nearly repeated text": near} if near else {}),
+        "plain_pairs": collected.pairs,
         "stats": {name: _summary(values) for name, values in arrays.items()},
         "histograms": {
             name: {"edges": (edges := _edges([values])).tolist(), "counts": _count(values, edges)}
             for name, values in arrays.items()
         },
         "scripts": dict(looks.scripts.most_common()),
-        "near_duplicates": looks.near_duplicates(),
+        "near_duplicates": num_near,
         "outliers": looks.outliers(),
         "suggestions": suggestions(arrays, looks.lengths),
     }
@@ -132,12 +176,15 @@ def collect(
     """Read a data set once and gather its values; bad records are counted as problems."""
     collected = Collected(looks)
     for file in find_files([path]):
-        for record in _records(file):
+        for number, record in enumerate(_records(file), 1):
             problem = record.reason if isinstance(record, BadLine) else None
             if isinstance(record, dict):
                 problem = field_problem(record, text_key=text_key, image_key=image_key)
             if problem is not None:
-                collected.problems[problem.split(":")[0]] += 1
+                named = record.get("id") if isinstance(record, dict) else None
+                line = record.line if isinstance(record, BadLine) else number
+                collected.refuse(problem.split(":")[0], t("line {n}", n=line) if named is None else str(named))
+                collected.pairs += isinstance(record, dict) and isinstance(record.get("image"), str)
             elif isinstance(record, dict):
                 collected.add(record, image_root or file.parent, text_key, image_key)
     return collected

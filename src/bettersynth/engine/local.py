@@ -29,7 +29,7 @@ from bettersynth.engine import export, trace
 from bettersynth.engine.export import ExportSettings
 from bettersynth.engine.jobs import FIELD, PARTIAL, Settings, ShardJob, StageJob, StepCount
 from bettersynth.engine.keys import phase_key
-from bettersynth.engine.passport import describe_steps
+from bettersynth.engine.passport import describe_steps, step_labels
 from bettersynth.engine.plan import Plan, Stage, plan, unwrap
 from bettersynth.engine.pool import Pool
 from bettersynth.engine.progress import Progress, StageMeter, totals_of
@@ -385,12 +385,8 @@ def account(planned: Plan, markers: Sequence[dict[str, Any]]) -> list[Accounting
         BetterSynthError: a row is unaccounted for, which is a bug.
     """
     totals = {step: count for (step, _), count in totals_of(markers).items()}
-    seen: Counter[str] = Counter()
     listed = []
-    for step in range(-1, len(planned.operators)):
-        name = planned.operators[step].name if step >= 0 else "read"
-        seen[name] += 1
-        label = name if seen[name] == 1 else f"{name} #{seen[name]}"
+    for step, label in enumerate(step_labels(["read", *(operator.name for operator in planned.operators)]), -1):
         count = totals.get(step, StepCount())
         values = {**asdict(count), "dropped": dict(sorted(count.dropped.items())), "cpu_s": round(count.cpu_s, 3)}
         listed.append(Accounting(operator=label, **values))

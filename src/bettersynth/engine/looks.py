@@ -40,12 +40,14 @@ class Looks:
         self.scripts: Counter[str] = Counter()
         self.lengths: list[int] = []
         self._ends: dict[str, tuple[list[Outlier], list[Outlier]]] = {}
+        self._names: list[str] = []
         self._waiting: list[str] = []
         self._bands: list[Any] = []
         self._minhash = DocumentMinhashDeduplicator(keep_short=True)
 
-    def add_text(self, text: str, caption: str) -> None:
-        """Take in a row's text and its caption, which is the text without special tokens."""
+    def add_text(self, text: str, caption: str, name: str) -> None:
+        """Take in a row's text, its caption, which is the text without special tokens, and its id."""
+        self._names.append(name)
         self.lengths.append(len(text))
         self.scripts[script_of(caption)] += 1
         self._waiting.append(caption)
@@ -69,13 +71,14 @@ class Looks:
             found[name] = {"smallest": [asdict(row) for row in small], "largest": [asdict(row) for row in large]}
         return found
 
-    def near_duplicates(self) -> int:
-        """Rows whose caption nearly equals an earlier one's (MinHash, similarity 0.7)."""
+    def near_duplicates(self) -> tuple[int, list[str]]:
+        """Rows whose caption nearly equals an earlier one's (MinHash, similarity 0.7): how many, and a few ids."""
         self._hash()
         if not self._bands:
-            return 0
+            return 0, []
         partials = pa.table({"bands": pa.concat_arrays(self._bands)})
-        return int((self._minhash.reduce(partials, OpContext()).copies == 0).sum())
+        found = np.flatnonzero(self._minhash.reduce(partials, OpContext()).copies == 0)
+        return len(found), [self._names[row] for row in found[:_SHOWN]]
 
     def _hash(self) -> None:
         if self._waiting:

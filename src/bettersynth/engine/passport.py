@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,32 @@ def describe_steps(planned: Plan, found: Mapping[str, Any]) -> list[dict[str, An
     return steps
 
 
+def step_labels(names: Iterable[str]) -> list[str]:
+    """Names of steps as accountings and passports show them: an operator's second use is numbered.
+
+    >>> step_labels(["a", "b", "a"])
+    ['a', 'b', 'a #2']
+    """
+    seen: Counter[str] = Counter()
+    labels = []
+    for name in names:
+        seen[name] += 1
+        labels.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+    return labels
+
+
+def labels_of(folder: Path) -> dict[int, str]:
+    """The label of each step of the recipe that made a folder; empty for a folder without a manifest."""
+    steps = Artifact.load(folder).run.get("steps", ()) if Artifact.exists(folder) else ()
+    return dict(enumerate(step_labels(step["operator"] for step in steps)))
+
+
 def passport(folder: Path, row_id: str) -> list[dict[str, Any]]:
     """Every step of every row with an id (or hidden key), in order; rows made from it come after it.
 
     Beside the events of the trace there is one event for each step that let the row pass (``passed``, with its scores
-    and limits) or left it as it was (``unchanged``).
+    and limits), only marked it as failing (``marked``) or left it as it was (``unchanged``). ``label`` is the operator,
+    numbered where a recipe has it more than once.
     """
     events = trace.history(folder, row_id)
     steps: Sequence[Mapping[str, Any]] = ()
@@ -52,7 +74,9 @@ def passport(folder: Path, row_id: str) -> list[dict[str, Any]]:
     by_key: dict[str, list[dict[str, Any]]] = {}
     for event in events:
         by_key.setdefault(event["key"], []).append(event)
-    return [event for listed in by_key.values() for event in _whole(listed, steps)]
+    labels = dict(enumerate(step_labels(step["operator"] for step in steps)))
+    whole = [event for listed in by_key.values() for event in _whole(listed, steps)]
+    return [{**event, "label": labels.get(event["step"], event["operator"])} for event in whole]
 
 
 def _whole(events: list[dict[str, Any]], steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -73,15 +97,17 @@ def _whole(events: list[dict[str, Any]], steps: Sequence[Mapping[str, Any]]) -> 
             whole.append({**event, "limits": limits})
         if number in spoken or known is None or number >= stop or (made and number < made[0]):
             continue
+        own = {name: scores[name] for name in known["stats"] if name in scores}
+        is_marked = any(name.endswith("_failed") and value == 1 for name, value in own.items())
         whole.append(
             {
                 "key": last["key"],
                 "id": last["id"],
                 "step": number,
                 "operator": known["operator"],
-                "action": "passed" if known["decides"] else "unchanged",
+                "action": ("marked" if is_marked else "passed") if known["decides"] else "unchanged",
                 "reason": "",
-                "scores": {name: scores[name] for name in known["stats"] if name in scores},
+                "scores": own,
                 "image": last["image"],
                 "before": None,
                 "after": None,

@@ -24,8 +24,8 @@ State = Literal["done", "part", "to do"]
 class StageStatus:
     """How far one stage is: ``shards_done`` of ``shards`` (0 when no run has cut the input yet), and why the rest runs.
 
-    Stages count from 1. Input files are not read here; that they changed is seen by their size and time. Changed pictures are noticed only
-    by the run itself.
+    Stages count from 1. Input files are not read here; that they changed is seen by their size and time. Changed
+    pictures are noticed only by the run itself.
     """
 
     stage: int

@@ -17,9 +17,23 @@ from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.core.sample import LLAVA_IMAGE, Conversation, ImageRef, Segment
+from bettersynth.core.seed import generator
 from bettersynth.formats.data_juicer import DEFAULT_TOKENS, Tokens
 
 _ROLE = re.compile(r"\[\[([A-Za-z]+)\]\]: ")
+CAPTION_REQUESTS = (
+    "Describe the image concisely.",
+    "Provide a brief description of the given image.",
+    "Offer a short explanation of the subsequent image.",
+    "Summarize the visual content of the image.",
+    "Give a short and clear explanation of the subsequent image.",
+    "Share a concise description of the image provided.",
+    "Present a compact description of the key features of the photo.",
+    "Render a clear and concise summary of the photo.",
+    "Write a short description of the picture.",
+    "Create a compact account of the main details of the picture.",
+)
+"""What stage-1 data asks for; the questions of captions that come without one."""
 _TARGET_ROLES = frozenset({"gpt", "assistant", "bot", "model"})
 
 
@@ -51,6 +65,14 @@ def read_llava(path: Path) -> Reading:
     except OSError as error:
         raise DataError(t("cannot read the data file"), where=str(path), got=error.strerror or str(error)) from error
     except orjson.JSONDecodeError as error:
+        if _holds_lines(path):
+            way = f"bettersynth convert dj-to-llava --input {path} --output {path.with_suffix('.json')}"
+            raise DataError(
+                t("this file holds JSON lines, not one JSON list"),
+                where=str(path),
+                expected="[{...}, ...]",
+                hint=t("rows become such a list with: {command}", command=way),
+            ) from error
         raise DataError(t("not valid JSON: {error}", error=error), where=str(path)) from error
     if not isinstance(data, list):
         raise DataError(t("not a JSON list"), where=str(path), got=type(data).__name__, expected="[{...}, ...]")
@@ -62,6 +84,15 @@ def read_llava(path: Path) -> Reading:
         else:
             reading.rejected.append(Rejected(row, _id_of(record), reason))
     return reading
+
+
+def _holds_lines(path: Path) -> bool:
+    """Whether the first line is a JSON object by itself."""
+    try:
+        with path.open("rb") as handle:
+            return isinstance(orjson.loads(handle.readline()), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def record_problem(record: Any) -> str | None:
@@ -189,6 +220,7 @@ def dj_to_llava(
     questions: Mapping[str, Mapping[str, Any]] | None = None,
     restore_questions: bool = True,
     keep_turns: bool = False,
+    requests: Sequence[str] = (),
     tokens: Tokens = DEFAULT_TOKENS,
     text_key: str = "text",
     image_key: str = "images",
@@ -203,6 +235,8 @@ def dj_to_llava(
         questions: original records by id (as text), e.g. :func:`questions_by_id` of ``stage_1.json``.
         keep_turns: rows that bring turns of their own keep them beside rows whose question is restored (open track
             only; the locked conversion cannot do this).
+        requests: without restored questions, one of these is asked of each picture whose row has no turns, drawn by
+            the row's id (open track only). None are asked by default.
 
     Raises:
         DataError: ids that are not in ``questions`` (all listed), rows with several different pictures, or texts
@@ -221,7 +255,8 @@ def dj_to_llava(
             raise DataError(t("a LLaVA record holds one image"), where=where, got=", ".join(images))
         text = str(row.get(text_key, ""))
         record: dict[str, Any]
-        has_turns = keep_turns and _ROLE.search(text) is not None
+        caption = tokens.strip(text)
+        has_turns = keep_turns and brings_turns(text)
         if restore_questions and questions is not None and not has_turns:
             original = questions.get(str(row.get("id", "")))
             if original is None:
@@ -229,8 +264,12 @@ def dj_to_llava(
                 continue
             turns = original["conversations"]
             answer_role = turns[1]["from"] if len(turns) > 1 else "gpt"
-            answer = {"from": answer_role, "value": tokens.strip(text)}
+            answer = {"from": answer_role, "value": caption}
             record = {"id": original["id"], "conversations": [dict(turns[0]), answer]}
+        elif requests and images and caption and not brings_turns(text):
+            request = generator("caption request", str(row.get("id", "")) or number).choice(requests)
+            question = {"from": "human", "value": f"{LLAVA_IMAGE}\n{request}"}
+            record = {"id": row.get("id", ""), "conversations": [question, {"from": "gpt", "value": caption}]}
         else:
             record = {"id": row.get("id", ""), "conversations": _parse_turns(text, tokens, where)}
         if images:
@@ -245,6 +284,11 @@ def dj_to_llava(
             hint=t("on the challenge track rows keep their id; new rows belong to the open track"),
         )
     return records
+
+
+def brings_turns(text: str) -> bool:
+    """Whether a row's text holds turns of its own, as ``[[human]]: ...``."""
+    return _ROLE.search(text) is not None
 
 
 def questions_by_id(path: Path) -> dict[str, dict[str, Any]]:
@@ -262,7 +306,7 @@ def _parse_turns(text: str, tokens: Tokens, where: str) -> list[dict[str, str]]:
             t("no paired [[human]]: and [[gpt]]: turns in the text"),
             where=where,
             got=text[:80],
-            hint=t("captions without questions need the original file to restore them from"),
+            hint=t("restore the questions of captions from the original file: {flag}", flag="--original stage_1.json"),
         )
     turns = []
     for number, (role, sentence) in enumerate(zip(parts[1::2], parts[2::2], strict=True)):

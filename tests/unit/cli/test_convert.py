@@ -4,6 +4,7 @@ import json
 import random
 
 import pytest
+from PIL import Image
 
 
 @pytest.fixture
@@ -32,7 +33,52 @@ def test_to_llava_restores_questions_by_id_and_back(call, seed, tmp_path):
 def test_captions_without_the_original_are_refused_with_the_way_out(call, seed, tmp_path):
     rows = seed / "mgm_pretrain_stage_1_demo.jsonl"
     error = call("convert", "dj-to-llava", "--input", rows, "--output", tmp_path / "o.json", expect=1).err
-    assert "original" in error and not (tmp_path / "o.json").exists()
+    assert "--original stage_1.json" in error and not (tmp_path / "o.json").exists()
+
+
+def test_own_captions_get_a_question_drawn_by_their_id(call, tmp_path):
+    from bettersynth.formats.llava import CAPTION_REQUESTS
+
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "o.json"
+    texts = [f"<__dj__image>\ncat {number} <|__dj__eoc|>" for number in range(12)]
+    texts += ["[[human]]: <image>\nwhat?\n[[gpt]]: a cat <|__dj__eoc|>"]
+    lines = [json.dumps({"id": f"r{number}", "images": ["a.png"], "text": text}) for number, text in enumerate(texts)]
+    rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    words = ("convert", "dj-to-llava", "--input", rows, "--output", out)
+    assert "12 rows had no question: one of the kit's caption requests each" in call(*words).out
+    made = {record["id"]: [turn["value"] for turn in record["conversations"]] for record in json.loads(out.read_text())}
+    asked = {made[f"r{number}"][0].removeprefix("<image>\n") for number in range(12)}
+    assert 3 < len(asked) <= len(CAPTION_REQUESTS) and asked <= set(CAPTION_REQUESTS)
+    assert made["r3"][1] == "cat 3" and made["r12"] == ["<image>\nwhat?", "a cat"]
+    rows.write_text("\n".join(reversed(lines[:12])) + "\n", encoding="utf-8")  # the order changes no question
+    assert call(*words, "--no-restore-questions", "--json").data["questions_drawn"] == 12
+    assert {record["id"]: record["conversations"][0]["value"] for record in json.loads(out.read_text())} == {
+        name: turns[0] for name, turns in made.items() if name != "r12"
+    }
+
+
+def test_rows_of_a_challenge_recipe_get_no_question(call, tmp_path):
+    rows, recipe = tmp_path / "rows.jsonl", tmp_path / "r.yaml"
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    rows.write_text('{"id": "a", "images": ["a.png"], "text": "<image>\\na cat"}\n', encoding="utf-8")
+    recipe.write_text(f"dataset_path: {rows}\nprocess:\n  - text_length_filter: {{min_len: 1}}\n", encoding="utf-8")
+    for track, code in (("challenge", 1), ("open", 0)):
+        call("process", recipe, "--out", tmp_path / track, "--np", 1, "--set", f"track={track}")
+        made = tmp_path / track / "processed_data.jsonl"
+        call("convert", "dj-to-llava", "--input", made, "--output", tmp_path / track / "o.json", expect=code)
+        assert (tmp_path / track / "o.json").exists() == (track == "open")
+
+
+def test_what_cannot_be_converted_comes_with_the_next_command(call, tmp_path):
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "o.json"
+    rows.write_text('{"id": "a", "text": "x"}\n' * 2, encoding="utf-8")
+    lines = call("convert", "llava-to-dj", "--input", rows, "--output", out, expect=1).err
+    assert "JSON lines" in lines and f"convert dj-to-llava --input {rows} --output {tmp_path / 'rows.json'}" in lines
+    gone = call("convert", "dj-to-llava", "--input", tmp_path / "row.jsonl", "--output", out, expect=1).err
+    assert "no such file" in gone and "did you mean 'rows.jsonl'?" in gone
+    rows.write_text("", encoding="utf-8")
+    empty = call("convert", "dj-to-llava", "--input", rows, "--output", out, expect=1).err
+    assert "there is no row to convert" in empty and not out.exists()
 
 
 def test_a_new_id_stops_the_conversion(call, seed, tmp_path):

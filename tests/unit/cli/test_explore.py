@@ -2,12 +2,15 @@
 
 import json
 
+from PIL import Image
+
 
 def test_the_kits_seed_set_by_default(call, tiny_world, tmp_path):
     facts = call("explore", "--workspace", tiny_world, "--json").data
     assert facts["rows"] == 16 and facts["problems"] == {} and facts["stats"]["image_width"]["mean"] == 96
     shown = call("explore", "--workspace", tiny_world, "--html", tmp_path / "page")
-    assert "caption_len" in shown.out and "no problem found" in shown.out
+    assert "caption_len" in shown.out and "no problem found" not in shown.out  # the demo's noise is told
+    assert call("explore", tiny_world, "--json").data["rows"] == 16  # a kit by its folder
     page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
     assert "caption_len" in page and "mgm_pretrain_stage_1_demo.jsonl" in page
 
@@ -18,7 +21,7 @@ def test_llava_form_and_broken_rows(call, tiny_world, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"id": "a", "text": "<image> one dog", "images": ["gone.jpg"]}\n{broken\n', encoding="utf-8")
     done = call("explore", rows)
-    assert "image not found" in done.out and "not valid JSON" in done.out
+    assert "image not found" in done.out and "not valid JSON" in done.out and "line 2" in done.out
 
 
 def test_a_processed_folder_shows_its_galleries(call, world, tmp_path):
@@ -59,3 +62,40 @@ def test_the_page_shows_outliers_and_escapes_them(call, tiny_world, tmp_path):
     call("explore", rows, "--html", tmp_path / "page")
     page = (tmp_path / "page" / "report.html").read_text("utf-8")
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page and "smallest" in page
+
+
+def test_what_is_wrong_is_counted_with_a_few_rows_of_each(call, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    for name, colour in (("a.png", 0), ("b.png", 0), ("c.png", 9)):
+        Image.new("L", (8, 8), colour).save(tmp_path / name)
+    texts = [
+        "<image>\na quiet street",
+        "<image>\n<b>bold</b>",
+        "<image>\nan old cafÃ© sign",
+        "no token",
+        "<image>\ntwo cats",
+    ]
+    listed = [
+        {"id": f"r{number}", "text": text, "images": [f"{'abcac'[number]}.png"]} for number, text in enumerate(texts)
+    ]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in listed), encoding="utf-8")
+    facts = call("explore", rows, "--json").data
+    assert facts["counts"]["mojibake"] == facts["counts"]["markup"] == facts["counts"]["image_tokens_differ"] == 1
+    assert facts["duplicates"]["image"] == 3  # a and c twice, and b has the bytes of a
+    assert facts["examples"]["mojibake"] == ["r2"] and facts["examples"]["repeated image"] == ["r3", "r4"]
+    shown = call("explore", rows).out
+    assert "no problem found" not in shown and "markup" in shown.split("problem  ")[1]
+    rows.write_text('{"id": "a", "text": "<image>\\nfine", "images": ["a.png"]}\n', encoding="utf-8")
+    assert "no problem found" in call("explore", rows).out
+    rows.write_text("", encoding="utf-8")
+    assert "the data set has no row" in call("explore", rows).out
+
+
+def test_plain_pairs_are_pointed_to_their_conversion(call, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"image": "a.png", "caption": "a cat"}\n' * 2, encoding="utf-8")
+    way = f"bettersynth convert pairs-to-dj --input {pairs}"
+    assert way in call("explore", pairs, expect=1).err
+    assert way in call("explore", pairs, "--text-key", "caption").err
+    pairs.write_text("{oops\n", encoding="utf-8")
+    assert "no row of this data set can be read" in call("explore", pairs, expect=1).err

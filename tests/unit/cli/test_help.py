@@ -61,3 +61,10 @@ def test_strategies_and_presets_are_listed_by_what_they_are_for(call):
 def test_what_a_kit_lacks_is_fetched_by_its_script(call, tmp_path):
     call("init", tmp_path / "kit", "--track", "open")
     assert "download.sh" in call("run", "--workspace", tmp_path / "kit", "--plan", expect=2).err
+
+
+@pytest.mark.parametrize("name", ["image_aesthetics_filter", "text_length_filter"])
+def test_facts_of_an_operator_are_no_python(call, name):
+    facts = call("explain", name).out.split("fact  ", 1)[1]
+    assert "mark_only" in facts and not [word for word in ("('", "()", "None", "False") if word in facts]
+    assert f"reads    {'images' if name.startswith('image') else 'text'}\n" in facts

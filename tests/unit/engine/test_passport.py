@@ -33,6 +33,16 @@ def test_every_operator_stands_in_a_kept_samples_passport(recipe: Callable[..., 
     assert story[-1]["action"] == "kept" and story[1]["image"].startswith("images/")
 
 
+def test_marked_rows_and_repeated_operators_are_told_apart(recipe: Callable[..., Any], tmp_path: Path) -> None:
+    text = "  - text_length_filter: {min_len: 60, mark_only: true}\n  - words_num_filter: {min_num: 1}\n"
+    process(recipe(text + "  - words_num_filter: {min_num: 2}\n"), out=tmp_path / "o", workers=1)
+    kept = {event["scores"]["text_len_failed"]: event["id"] for event in _kept(tmp_path / "o")}
+    for failed, action in ((1, "marked"), (0, "passed")):
+        story = passport(tmp_path / "o", kept[failed])
+        assert [event["action"] for event in story] == [action, "passed", "passed", "kept"]
+    assert [event["label"] for event in story] == ["text_length_filter", "words_num_filter", "words_num_filter #2", ""]
+
+
 def _kept(folder: Path) -> list[dict[str, Any]]:
     from bettersynth.engine import trace
 

@@ -1,7 +1,7 @@
 """Convert between the Data-Juicer and LLaVA forms and plain pairs, or sample a data set down as the kit does.
 
 pairs-to-dj   image-text pairs, {"image": …, "text" or "caption": …} a line, to rows
-dj-to-llava   rows to records, as training reads them; with --original the questions come back by id
+dj-to-llava   rows to records for training; questions come back by id with --original, else captions get one
 llava-to-dj   records to rows, as recipes read them
 sample        at most --max rows, drawn with seed 1024; what is left out is counted and announced
 
@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert everything, or nothing with the reason."""
+    from bettersynth.formats.read import nearest_file
+
+    for place in (args.input, args.original):
+        if place is not None and not place.is_file():
+            raise DataError(t("no such file or folder"), where=str(place), hint=nearest_file(place))
     made = {"pairs-to-dj": _from_pairs, "dj-to-llava": _to_llava, "llava-to-dj": _to_dj, "sample": _sample}
     made["bagel-groups"] = _from_bagel_groups
     facts = made[args.what](args)
@@ -71,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
                 left=facts["rows_in"] - facts["rows_out"],
             )
         )
+    if facts.get("questions_drawn"):
+        print(t("{n} rows had no question: one of the kit's caption requests each", n=facts["questions_drawn"]))
     print(t("{rows} rows in {path}", rows=facts["rows_out"], path=args.output))
     return 0
 
@@ -123,18 +130,37 @@ def _from_pairs(args: argparse.Namespace) -> dict[str, Any]:
 
 def _to_llava(args: argparse.Namespace) -> dict[str, Any]:
     from bettersynth.formats.data_juicer import field_problem
-    from bettersynth.formats.llava import dj_to_llava, questions_by_id, write_llava
+    from bettersynth.formats.llava import CAPTION_REQUESTS, brings_turns, dj_to_llava, questions_by_id, write_llava
 
     rows = _rows(args.input)
+    if not rows:
+        raise DataError(t("there is no row to convert"), where=str(args.input))
     found = [(number, field_problem(row, text_key="text", image_key="images")) for number, row in enumerate(rows, 1)]
     problems = [f"{t('row {n}', n=number)}: {problem}" for number, problem in found if problem]
     if problems:
         _refuse(args.input, problems)
     is_restored = args.original is not None and not args.no_restore_questions
     questions = questions_by_id(args.original) if is_restored else None
-    records = dj_to_llava(rows, questions=questions, restore_questions=is_restored, tokens=_tokens(args))
+    requests = () if args.original is not None or _is_locked(args.input) else CAPTION_REQUESTS
+    records = dj_to_llava(
+        rows, questions=questions, restore_questions=is_restored, requests=requests, tokens=_tokens(args)
+    )
     write_llava(args.output, records)
-    return {"rows_in": len(rows), "rows_out": len(records), "questions_restored": is_restored}
+    drawn = sum(not brings_turns(row["text"]) for row in rows) if requests else 0
+    facts = {"rows_in": len(rows), "rows_out": len(records), "questions_restored": is_restored}
+    return {**facts, "questions_drawn": drawn}
+
+
+def _is_locked(rows: Path) -> bool:
+    """Whether rows belong to a challenge, whose conversion may only restore questions: by their recipe or their kit."""
+    from bettersynth.cli.kit import track_of
+    from bettersynth.core.artifact import Artifact
+
+    folder = rows.resolve().parent
+    if Artifact.exists(folder) and Artifact.load(folder).facts.get("track") == "challenge":
+        return True
+    tracks = (track_of(place) for place in (folder, *folder.parents))
+    return next((track for track in tracks if track), "open") != "open"
 
 
 def _to_dj(args: argparse.Namespace) -> dict[str, Any]:

@@ -121,6 +121,17 @@ def _describe(kind: str, name: str) -> dict[str, Any]:
     return {"name": name, "kind": kind, "doc": _yaml_files(kind)[name].read_text(encoding="utf-8")}
 
 
+def _shown(value: Any) -> str:
+    """A fact or default for people: lists without Python's marks, nothing as a dash, an empty text in quotes."""
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_shown(item)}" for name, item in value.items()) or "-"
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(_shown, value)) or "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "-" if value is None else str(value) or '""'
+
+
 def run(args: argparse.Namespace) -> int:
     """List the kinds, the names of a kind, or explain one name."""
     if args.name is None:
@@ -146,8 +157,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{page.pop('name')} ({page.pop('kind')})\n\n{page.pop('doc')}\n")
         parameters = page.pop("parameters", None)
         if page:
-            print_rows((t("fact"), t("value")), list(page.items()))
+            print_rows((t("fact"), t("value")), [(t(name), _shown(value)) for name, value in page.items()])
         if parameters:
             print()
-            print_rows((t("parameter"), t("default")), list(parameters.items()))
+            print_rows((t("parameter"), t("default")), [(name, _shown(value)) for name, value in parameters.items()])
     return 0

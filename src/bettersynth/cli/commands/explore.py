@@ -11,9 +11,11 @@ from typing import Any
 
 from bettersynth.cli.kit import typed_command
 from bettersynth.cli.render import Progress, print_facts, print_json, print_rows
+from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 
 EXAMPLES = ("bettersynth explore input/pretrain_stage_1_10k/mgm_pretrain_stage_1_10k.jsonl --html page",)
+_FAULTS = ("empty_caption", "markup", "mojibake", "image_tokens_differ")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -36,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from bettersynth.experiment.workspace import Workspace
 
     dataset = args.dataset or Workspace(args.workspace).seed_data
+    if next(dataset.glob("input/pretrain_stage_1*"), None) is not None:  # a kit folder
+        dataset = Workspace(dataset).seed_data
     root = args.image_root
     processed = Artifact.load(dataset, kind="dataset") if dataset.is_dir() and Artifact.exists(dataset) else None
     source = dataset
@@ -48,11 +52,21 @@ def run(args: argparse.Namespace) -> int:
     page = _page(args.html, dataset, source, facts, processed) if args.html else None
     if args.json:
         print_json({"dataset": str(dataset), **facts, **({"page": str(page)} if page else {})})
-        return 0
-    _print(source, facts)
-    if page:
+    else:
+        _print(source, facts)
+    if page and not args.json:
         print(t("page: {path}", path=page))
+    if not facts["rows"] and facts["problems"]:
+        hint = _pairs_hint(source) if facts["plain_pairs"] else t("name the columns with --text-key and --image-key")
+        raise DataError(t("no row of this data set can be read"), where=str(source), hint=hint)
+    if facts["plain_pairs"]:
+        Progress().done(_pairs_hint(source))
     return 0
+
+
+def _pairs_hint(source: Path) -> str:
+    command = f"bettersynth convert pairs-to-dj --input {source} --output rows.jsonl"
+    return t("plain pairs become rows with: {command}", command=command)
 
 
 def _print(source: Path, facts: dict[str, Any]) -> None:
@@ -92,8 +106,22 @@ def _print(source: Path, facts: dict[str, Any]) -> None:
         print(t("recipe lines that cut off the outermost 1 % on each side, to begin with:"))
         print("\n".join(facts["suggestions"]))
         print()
-    problems = facts["problems"]
-    print_rows((t("problem"), t("count")), list(problems.items()), "<>") if problems else print(t("no problem found"))
+    problems = [
+        (t(name), count, ", ".join(facts["examples"].get(name, ()))) for name, count in _problems(facts).items()
+    ]
+    if problems:
+        print_rows((t("problem"), t("count"), t("examples")), problems, "<>")
+    else:
+        print(t("no problem found") if facts["rows"] else t("the data set has no row"))
+
+
+def _problems(facts: dict[str, Any]) -> dict[str, int]:
+    """What a recipe would mend or drop, with what cannot be read first."""
+    found = dict(facts["problems"])
+    found |= {name.replace("_", " "): facts["counts"].get(name, 0) for name in _FAULTS}
+    found |= {f"repeated {name}": count for name, count in facts["duplicates"].items()}
+    found["nearly repeated text"] = facts["near_duplicates"]
+    return {name: count for name, count in found.items() if count}
 
 
 def _percent(count: int, rows: int) -> str:

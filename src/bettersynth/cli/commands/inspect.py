@@ -52,11 +52,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _overview(args: argparse.Namespace, folder: Path) -> int:
     """What happened to how many rows, with a few ids of each kind to look at."""
+    from bettersynth.engine.passport import labels_of
     from bettersynth.engine.trace import load
 
+    events, labels = load(folder), labels_of(folder)
     groups: dict[tuple[str, str, str], list[str]] = {}
-    for event in load(folder):
-        groups.setdefault((event["operator"], event["action"], event["reason"]), []).append(event["id"])
+    for event in events:
+        label = labels.get(event["step"], event["operator"])
+        groups.setdefault((label, event["action"], event["reason"]), []).append(event["id"])
     rows = [
         (operator or "-", action, reason, len(ids), ids[:_SHOWN]) for (operator, action, reason), ids in groups.items()
     ]
@@ -97,7 +100,7 @@ def _nearest(folder: Path, row_id: str) -> str:
 
 
 def _print_event(event: dict[str, Any]) -> None:
-    step = t("result") if not event["operator"] else event["operator"]
+    step = event["label"] or t("result")
     reason = f": {event['reason']}" if event["reason"] else ""
     print(f"  {step}  {t(event['action'])}{reason}")
     scores = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in event["scores"].items()}
@@ -175,7 +178,7 @@ def _processor(args: argparse.Namespace) -> Any:
     from bettersynth.models.family import BaseFolders, load_family
     from bettersynth.models.mgm.config import TRUNK_STRIDE, clip_vision_fields, config_from_bases
     from bettersynth.models.mgm.processor import build_processor
-    from bettersynth.train.bases import zoo_folder
+    from bettersynth.train.zoo import zoo_folder
 
     if not args.model.is_dir():
         raise DataError(t("no such folder"), where=str(args.model))

@@ -33,6 +33,7 @@ from bettersynth.demo.world.noise import POOL_MIX, Pair, make_pair, near_duplica
 from bettersynth.demo.world.render import render
 from bettersynth.demo.world.scene import Scene, sample_scene
 from bettersynth.demo.world.vocab import EVAL_VOCAB
+from bettersynth.formats.llava import CAPTION_REQUESTS
 
 POOL_DIR = "input/pretrain_stage_1_demo"
 POOL_FILE = "mgm_pretrain_stage_1_demo.jsonl"
@@ -42,19 +43,6 @@ INSTRUCT_FILE = "mgm_instruction_stage_1_demo.json"
 EVAL_DIR = "toolkit/eval"
 DEV_DIR = "toolkit/eval_dev"
 HIDDEN_DIR = "hidden"
-
-CAPTION_REQUESTS = (
-    "Describe the image concisely.",
-    "Provide a brief description of the given image.",
-    "Offer a short explanation of the subsequent image.",
-    "Summarize the visual content of the image.",
-    "Give a short and clear explanation of the subsequent image.",
-    "Share a concise description of the image provided.",
-    "Present a compact description of the key features of the photo.",
-    "Render a clear and concise summary of the photo.",
-    "Write a short description of the picture.",
-    "Create a compact account of the main details of the picture.",
-)
 
 INSTRUCT_MIX: dict[str, float] = {
     "sign": 0.06,
