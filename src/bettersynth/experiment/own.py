@@ -127,22 +127,39 @@ def pick_seeds(preset: str, count: int) -> tuple[int, ...]:
     return (seed,)
 
 
-def check_training(run: OwnRun) -> None:
-    """Refuse wrong settings of either stage before any data is made: stage 2 comes up after hours.
+def check_training(run: OwnRun, *, has_models: bool = True) -> None:
+    """Refuse missing inputs and wrong settings of either stage before any data is made: stage 2 comes up after hours.
+
+    Args:
+        has_models: look for the base models too; a plan needs none.
 
     Raises:
-        BetterSynthError: keys, values, locked settings or batch arithmetic, of both stages together.
+        BetterSynthError: what is missing, keys, values, locked settings or batch arithmetic, all together.
     """
     from bettersynth.train.preset import load_preset, stage_settings
+    from bettersynth.train.zoo import zoo_problems
 
-    loaded, problems = load_preset(run.preset), []
+    problems = run.place.missing()
+    if has_models and (run.workspace / "toolkit/training/model_zoo").is_dir():
+        problems += zoo_problems(run.place.model_zoo)
+    loaded = load_preset(run.preset)
     for stage, key in ((1, "pretrain"), (2, "finetune")):
-        given = {"data": run.place.finetune_data, "model_zoo": run.place.model_zoo, "seed": min(run.seeds)}
+        given = {"data": "-", "model_zoo": "-", "seed": min(run.seeds)}
         try:
             stage_settings(loaded, stage, {**given, **run.overrides.get(key, {})}).with_devices(1)
         except BetterSynthError as error:
             problems.append(error)
-    raise_all(problems, where=run.preset)
+    raise_all(problems, where=str(run.workspace))
+
+
+def stage_budgets(preset: str) -> dict[str, str]:
+    """What each stage shows of its data under a preset, in words."""
+    from bettersynth.experiment.state import budget_text
+    from bettersynth.train.preset import load_preset, stage_settings
+
+    loaded, places = load_preset(preset), {"data": "-", "model_zoo": "-"}
+    stages = ((1, "pretrain"), (2, "finetune"))
+    return {name: budget_text(stage_settings(loaded, stage, places).with_devices(1)) for stage, name in stages}
 
 
 def plan_rows(run: OwnRun) -> list[tuple[str, str, str]]:
@@ -153,7 +170,7 @@ def plan_rows(run: OwnRun) -> list[tuple[str, str, str]]:
     """
     from bettersynth.experiment.state import part_rows
 
-    check_training(run)
+    check_training(run, has_models=False)
     return part_rows(run.config(), run.places(), run.overrides)
 
 
@@ -163,7 +180,6 @@ def train_only(run: OwnRun) -> list[Artifact]:
     Raises:
         DataError: there is no processed data yet.
     """
-    check_training(run)
     config, places = run.config(), run.places()
     if not Artifact.exists(run.data_folder):
         raise DataError(
@@ -171,6 +187,7 @@ def train_only(run: OwnRun) -> list[Artifact]:
             where=str(run.data_folder),
             hint=t("make it with: bettersynth run data_only"),
         )
+    check_training(run)
     data = found_data(run.data_folder, run.place)
     trial = _trial(run, config, data)
     made = []

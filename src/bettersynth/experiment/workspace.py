@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bettersynth.core.errors import DataError
+from bettersynth.core.errors import BetterSynthError, DataError
 from bettersynth.core.lang import t
 
 
@@ -56,6 +56,16 @@ class Workspace:
     def eval_folder(self, split: str = "eval") -> Path:
         """Evaluation questions: ``eval``, or ``dev`` for the development split used in tuning."""
         return self._only("toolkit/eval" if split == "eval" else f"toolkit/eval_{split}", t("evaluation data"))
+
+    def missing(self) -> list[BetterSynthError]:
+        """Everything that a whole run reads and that is not there (or there twice)."""
+        problems: list[BetterSynthError] = []
+        for name in ("seed_data", "questions", "finetune_data", "model_zoo"):
+            try:
+                getattr(self, name)
+            except DataError as error:
+                problems.append(error)
+        return problems
 
     def _only(self, pattern: str, what: str) -> Path:
         found = sorted(self.root.glob(pattern))

@@ -7,43 +7,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bettersynth.config.load import raise_all
 from bettersynth.config.train import StageConfig
 from bettersynth.core.artifact import Artifact
 from bettersynth.core.errors import DataError
 from bettersynth.core.fingerprint import digest_file, digest_json
 from bettersynth.core.lang import t
 from bettersynth.models.family import BaseFolders, ModelFamily
-
-_ZOO = {
-    "llm": ("LLM/gemma", "*"),
-    "vision_tower": ("OpenAI", "clip-*"),
-    "vision_tower_aux": ("OpenAI", "openclip-*"),
-}
-"""Where the challenge kit keeps each base, below its model_zoo folder."""
-
-
-def zoo_folder(model_zoo: Path, part: str) -> Path:
-    """The one folder of a model zoo that holds a base.
-
-    Raises:
-        DataError: none or several are there.
-    """
-    parent, pattern = _ZOO[part]
-    found = sorted(path for path in (model_zoo / parent).glob(pattern) if path.is_dir())
-    if len(found) == 1:
-        return found[0]
-    raise DataError(
-        t("expected exactly one {part} folder in the model zoo", part=part),
-        where=str(model_zoo / parent / pattern),
-        got=", ".join(path.name for path in found) or t("none"),
-        hint=t("name the three base folders with bases: {llm, vision_tower, vision_tower_aux}"),
-    )
+from bettersynth.train.zoo import ZOO, zoo_folder, zoo_problems
 
 
 def base_folders(config: StageConfig) -> BaseFolders:
     """The three bases a first training starts from. Raises DataError when one is not there."""
-    named = {part: getattr(config.bases, part) for part in _ZOO} if config.bases is not None else {}
-    places = {part: named.get(part) or zoo_folder(config.model_zoo or Path(), part) for part in _ZOO}
+    named = {part: getattr(config.bases, part) for part in ZOO} if config.bases is not None else {}
+    if not named:
+        raise_all(zoo_problems(config.model_zoo or Path()))
+    places = {part: named.get(part) or zoo_folder(config.model_zoo or Path(), part) for part in ZOO}
     for part, path in places.items():
         if not path.is_dir():
             raise DataError(t("base model folder not found"), where=f"bases.{part}", got=path)
@@ -83,7 +62,7 @@ def start_digests(config: StageConfig, *, data: bool = True) -> dict[str, str]:
         digests["init_from"] = path_digest(config.init_from)
     else:
         folders = base_folders(config)
-        digests |= {part: path_digest(getattr(folders, part)) for part in _ZOO}
+        digests |= {part: path_digest(getattr(folders, part)) for part in ZOO}
     if config.adapter is not None:
         digests["adapter"] = path_digest(config.adapter)
     return digests

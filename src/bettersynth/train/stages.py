@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from bettersynth.config.load import raise_all
 from bettersynth.config.train import StageConfig
 from bettersynth.core.artifact import Artifact, write_atomic, write_manifest
-from bettersynth.core.errors import ConfigError, DataError, RunInterrupted
+from bettersynth.core.errors import BetterSynthError, ConfigError, DataError, RunInterrupted
 from bettersynth.core.fingerprint import canonical_json, digest_json
 from bettersynth.core.lang import t
 from bettersynth.core.meter import Meter
@@ -349,22 +350,37 @@ def two_stage_configs(
     out: Path,
     name: str,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    devices: Mapping[int, int] | None = None,
 ) -> tuple[StageConfig | None, StageConfig]:
-    """The settings of both stages, all mistakes checked before anything runs; stage 2 loads what stage 1 writes."""
+    """The settings of both stages, all mistakes checked before anything runs; stage 2 loads what stage 1 writes.
+
+    Args:
+        devices: stage to number of devices, for stages whose batch arithmetic is to be checked too.
+
+    Raises:
+        ConfigErrors: the mistakes of both stages together; one mistake is raised as it is.
+    """
     loaded = preset if isinstance(preset, Preset) else load_preset(preset)
     unknown = sorted(set(overrides or {}) - {"pretrain", "finetune"})
     if unknown:
         raise ConfigError(t("unknown stage"), got=", ".join(unknown), expected="pretrain, finetune")
     changes = {stage: dict((overrides or {}).get(stage, {})) for stage in ("pretrain", "finetune")}
-    first = None
+    places: dict[int, dict[str, Any]] = {2: {"data": inputs.finetune_data, "image_root": inputs.finetune_images}}
     if inputs.pretrain_data is not None:
-        places = {"data": inputs.pretrain_data, "image_root": inputs.pretrain_images, "model_zoo": inputs.model_zoo}
-        first = stage_settings(loaded, 1, {**places, **changes["pretrain"]})
-    places = {"data": inputs.finetune_data, "image_root": inputs.finetune_images, "model_zoo": inputs.model_zoo}
-    if first is not None:
-        places["adapter"] = stage_folder(out, 1, name)
-    second = stage_settings(loaded, 2, {**places, **changes["finetune"]})
-    for config in (first, second):
-        if config is not None:
-            technique_settings(config.techniques)
-    return first, second
+        places[1] = {"data": inputs.pretrain_data, "image_root": inputs.pretrain_images}
+        places[2]["adapter"] = stage_folder(out, 1, name)
+    configs: dict[int, StageConfig] = {}
+    problems: list[BetterSynthError] = []
+    for stage, key in ((1, "pretrain"), (2, "finetune")):
+        if stage not in places:
+            continue
+        try:
+            given = {**places[stage], "model_zoo": inputs.model_zoo, **changes[key]}
+            configs[stage] = stage_settings(loaded, stage, given)
+            technique_settings(configs[stage].techniques)
+            if stage in (devices or {}):
+                configs[stage].with_devices((devices or {})[stage])
+        except BetterSynthError as error:
+            problems.append(error)
+    raise_all(problems, where=loaded.name)
+    return configs.get(1), configs[2]

@@ -26,15 +26,16 @@ def test_plan_then_run_then_nothing_more_to_do(call, world, experiment):
     if not any((world / "toolkit" / "training" / "model_zoo" / "LLM" / "gemma").iterdir()):
         pytest.skip("no golden model zoo: set BETTERSYNTH_GOLDEN_MGM")
     command = ("compare", experiment, "--workspace", world, "--workers", 1)
-    rows = call(*command, "--plan", "--json").data
-    assert [row[0] for row in rows] == ["raw", "none"] and rows[1][2] == "made by a control, not by a recipe"
+    rows = call(*command, "--plan", "--json").data["conditions"]
+    assert [row["condition"] for row in rows] == ["raw", "none"]
+    assert rows[1]["data"] == "made by a control, not by a recipe"
     done = call(*command)
     assert "raw (baseline)" in done.out and "none (reference)" in done.out and "at chance" in done.out
     assert "stage 1 is left out" in done.out and "Development questions" in done.out
     out = world / "output" / "experiments" / "two"
     assert json.loads((out / "comparison" / "comparison.json").read_text())["baseline"] == "raw"
     assert "none" in (out / "report" / "report.html").read_text(encoding="utf-8")
-    assert call(*command, "--plan", "--json").data[0][3] == "1/1 done"
+    assert call(*command, "--plan", "--json").data["conditions"][0]["seeds"] == "1/1 done"
     again = call("report", out, "--out", world / "page", "--json").data
     assert "stage 1 is left out" in Path(again["page"]).read_text(encoding="utf-8")
 
@@ -69,3 +70,10 @@ def test_mistakes_of_the_file_are_shown_together(call, world, tmp_path):
     error = call("compare", path, "--workspace", world, expect=2).err
     assert "unknown key 'seed'" in error and "unknown key 'rol'" in error and "did you mean 'role'" in error
     assert "cannot read the file" in call("compare", tmp_path / "no.yaml", expect=2).err
+
+
+def test_a_plan_names_preset_and_budget(call, world, experiment):
+    done = call("compare", experiment, "--workspace", world, "--plan")
+    shown = " ".join(done.out.split())
+    assert f"preset {world / 'preset.yaml'}" in shown and "stage 1 8 samples in batches of 4" in shown
+    assert "stage 2 4 samples in batches of 4" in shown and "seeds 3 trials 2" in shown

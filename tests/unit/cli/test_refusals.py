@@ -82,6 +82,15 @@ def test_eval_says_that_a_checkpoint_is_missing_before_it_loads_anything(call, m
     assert "no checkpoint here" in call("eval", "mmbench", "--checkpoint", "nowhere", expect=1).err
 
 
+def test_run_in_an_empty_kit_says_everything_that_is_missing(call, tmp_path):
+    kit = tmp_path / "kit"
+    call("init", kit, "--track", "10k")
+    done = call("run", "--workspace", kit, expect=2)
+    assert all(what in done.err for what in ("no seed data", "no original questions", "no stage-2 data", "llm folder"))
+    assert "download.sh" in done.err
+    assert "no seed data" in call("run", "--workspace", kit, "--plan", expect=2).err
+
+
 def test_own_pairs_without_a_kit_are_led_to_the_open_track(call, tmp_path):
     done = call("run", "--pairs", "p.jsonl", "--workspace", tmp_path / "kit", expect=2)
     assert f"bettersynth init {tmp_path / 'kit'} --track open" in done.err

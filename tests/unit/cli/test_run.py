@@ -32,7 +32,7 @@ def test_again_does_nothing_and_the_parts_find_it_done(call, finished_world, tmp
     weights = next((root / "output" / "training_dirs" / NAME).glob("*.safetensors"))
     before = weights.stat().st_mtime_ns
     plan = call(*words(root), "--plan", "--json").data
-    assert {state for _, state, _ in plan} == {"done"}
+    assert {row["state"] for row in plan} == {"done"}
     stages = call(*words(root, "train_only"), "--json").data
     assert [stage["rows"] for stage in stages] == [16, 8] and weights.stat().st_mtime_ns == before
     results = call(*words(root, "eval_only"), "--json").data
@@ -40,7 +40,7 @@ def test_again_does_nothing_and_the_parts_find_it_done(call, finished_world, tmp
 
 
 def test_data_only_and_plan(call, world):
-    assert {state for _, state, _ in call(*words(world), "--plan", "--json").data} == {"to do"}
+    assert {row["state"] for row in call(*words(world), "--plan", "--json").data} == {"to do"}
     assert not (world / "output" / "processed_data").exists()
     assert "clean_html_mapper" in call(*words(world, "data_only")).out
     assert (world / "output" / "processed_data" / "llava_format.json").is_file()

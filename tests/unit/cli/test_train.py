@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from bettersynth.cli.commands.train import _choose_start
+from bettersynth.cli.commands.train import _check_start, _choose_start
 from bettersynth.core.artifact import write_manifest
 from bettersynth.core.errors import ConfigError
 from bettersynth.train.stages import stage_folder
@@ -44,3 +44,33 @@ def test_a_named_start_wins(args, capsys):
     overrides = {"finetune": {"init_from": "elsewhere"}}
     _choose_start(args, overrides)
     assert overrides == {"finetune": {"init_from": "elsewhere"}} and capsys.readouterr().err == ""
+
+
+def test_stage_2_alone_says_which_first_stages_there_are(args):
+    folder = stage_folder(args.out, 1, "other")
+    folder.mkdir(parents=True)
+    write_manifest(folder, kind="checkpoint", facts={}, files=[], parents={}, run={})
+    with pytest.raises(ConfigError, match="no finished stage 1") as refused:
+        _check_start(args)
+    assert refused.value.got == "other" and "--stage 1" in refused.value.hint
+
+
+def test_every_missing_place_is_said_at_once(call, tmp_path):
+    places = ("--pretrain-data", "a.json", "--finetune-data", "b.json", "--model-zoo", "zoo", "--out", tmp_path)
+    done = call("train", "--preset", "demo", *places, expect=2)
+    assert all(word in done.err for word in ("3 problems", "a.json", "b.json", "no model zoo here"))
+
+
+def test_mistakes_of_both_stages_are_said_at_once(tmp_path):
+    from bettersynth.train.stages import TwoStageInputs, two_stage_configs
+
+    inputs = TwoStageInputs(tmp_path / "b.json", tmp_path, pretrain_data=tmp_path / "a.json")
+    overrides = {"finetune": {"lr": 1.0}, "pretrain": {"gradient_accumulation_steps": 3}}
+    with pytest.raises(ConfigError) as refused:
+        two_stage_configs("demo", inputs, out=tmp_path, name="x", overrides=overrides, devices={1: 1, 2: 1})
+    assert "lr is" in refused.value.body() and "2 problems" in refused.value.body()
+
+
+def test_json_is_one_document(call):
+    done = call("train", "--check-batch", 8, 4, 8, "--json")
+    assert done.data["global_batch"] == 256

@@ -122,7 +122,7 @@ def _projector(args: argparse.Namespace) -> dict[str, Any]:
 def _join(args: argparse.Namespace) -> dict[str, Any]:
     from bettersynth.models.family import BaseFolders
     from bettersynth.models.mgm.exchange import join
-    from bettersynth.train.bases import zoo_folder
+    from bettersynth.train.zoo import zoo_folder
 
     parts = {part: zoo_folder(args.model_zoo, part) for part in ("llm", "vision_tower", "vision_tower_aux")}
     bases = BaseFolders(**parts, image_size_aux=args.image_size_aux, image_aspect_ratio="pad")

@@ -99,8 +99,7 @@ def run(args: argparse.Namespace) -> int:
     places = Places(out)
     builders = control_builders(config)
     if args.plan:
-        rows = _plan(config, places, builders)
-        print_json(rows) if args.json else print_rows((t("condition"), t("role"), t("data"), t("seeds")), rows)
+        _show_plan(args, config, _plan(config, places, builders))
         return 0
     progress = Progress()
     outcome = run_experiment(config, places, builders=builders, workers=args.workers, say=progress.done)
@@ -114,6 +113,25 @@ def run(args: argparse.Namespace) -> int:
     print()
     print_facts({t("report"): page, t("results"): out / "comparison"})
     return 0
+
+
+def _show_plan(args: argparse.Namespace, config: Any, rows: list[tuple[str, str, str, str]]) -> None:
+    """Preset, budget of both stages and number of trainings, then the conditions."""
+    from bettersynth.experiment.own import stage_budgets
+
+    budgets = stage_budgets(config.preset)
+    if args.json:
+        keys = ("condition", "role", "data", "seeds")
+        conditions = [dict(zip(keys, row, strict=True)) for row in rows]
+        print_json({"preset": config.preset, "budget": budgets, "seeds": config.seeds, "conditions": conditions})
+        return
+    facts: dict[str, object] = {t("preset"): config.preset}
+    facts |= {t("stage {n}", n=number): text for number, text in enumerate(budgets.values(), 1)}
+    facts[t("seeds")] = " ".join(map(str, config.seeds))
+    facts[t("trials")] = len(config.conditions) * len(config.seeds)
+    print_facts(facts | {t("questions"): " ".join(config.tasks)})
+    print()
+    print_rows((t("condition"), t("role"), t("data"), t("seeds")), rows)
 
 
 def _plan(config: Any, places: Any, builders: Any) -> list[tuple[str, str, str, str]]:

@@ -94,7 +94,10 @@ def run(args: argparse.Namespace) -> int:
         from bettersynth.experiment.own import plan_rows
 
         rows = _plan_import(args) or plan_rows(own)
-        print_json(rows) if args.json else print_rows((t("part"), t("state"), t("detail")), rows)
+        if args.json:
+            print_json([dict(zip(("part", "state", "detail"), row, strict=True)) for row in rows])
+        else:
+            print_rows((t("part"), t("state"), t("detail")), rows)
         return 0
     if args.pairs:
         _import(args)

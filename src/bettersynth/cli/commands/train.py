@@ -104,8 +104,6 @@ def _is_joint(preset: str | None) -> bool:
 
 
 def _inputs(args: argparse.Namespace) -> Any:
-    from bettersynth.train.stages import TwoStageInputs
-
     needed = {"--preset": args.preset, "--model-zoo": args.model_zoo, "--finetune-data": args.finetune_data}
     if args.stage == "1":
         needed = {"--preset": args.preset, "--model-zoo": args.model_zoo, "--pretrain-data": args.pretrain_data}
@@ -114,6 +112,10 @@ def _inputs(args: argparse.Namespace) -> Any:
         raise ConfigError(
             t("needed: {flags}", flags=", ".join(missing)), hint=t("see: {command} --help", command="bettersynth train")
         )
+    _check_places(args)
+
+    from bettersynth.train.stages import TwoStageInputs
+
     return TwoStageInputs(
         finetune_data=args.finetune_data or Path("-"),
         model_zoo=args.model_zoo,
@@ -123,21 +125,50 @@ def _inputs(args: argparse.Namespace) -> Any:
     )
 
 
+def _check_places(args: argparse.Namespace) -> None:
+    """Refuse every named file and folder that is not there, together, before seconds of loading.
+
+    Raises:
+        DataError, ConfigErrors: one or several are missing.
+    """
+    from bettersynth.config.load import raise_all
+    from bettersynth.core.errors import BetterSynthError, DataError
+    from bettersynth.train.zoo import zoo_problems
+
+    made_by = "bettersynth process, bettersynth convert dj-to-llava"
+    problems: list[BetterSynthError] = [
+        DataError(t("data file not found"), where=flag, got=path, hint=t("made by: {command}", command=made_by))
+        for flag, path in (("--pretrain-data", args.pretrain_data), ("--finetune-data", args.finetune_data))
+        if path is not None and not path.is_file()
+    ]
+    problems += [
+        DataError(t("no such folder"), where=flag, got=path)
+        for flag, path in (("--pretrain-images", args.pretrain_images), ("--finetune-images", args.finetune_images))
+        if path is not None and not path.is_dir()
+    ]
+    if args.init_from is None and not any(".bases" in word or ".init_from" in word for word in args.set):
+        problems += zoo_problems(args.model_zoo)
+    raise_all(problems, where="bettersynth train")
+
+
 def run(args: argparse.Namespace) -> int:
     """Check, plan or train."""
     from bettersynth.core.budget import check_global_batch
 
     if args.check_batch:
         check_global_batch(*args.check_batch, args.expected)
-        print(
-            t(
-                "{b} x {a} x {n} = {total}: right",
-                b=args.check_batch[0],
-                a=args.check_batch[1],
-                n=args.check_batch[2],
-                total=args.expected,
+        b, a, n = args.check_batch
+        if args.json:
+            print_json(
+                {
+                    "per_device_batch_size": b,
+                    "gradient_accumulation_steps": a,
+                    "devices": n,
+                    "global_batch": args.expected,
+                }
             )
-        )
+        else:
+            print(t("{b} x {a} x {n} = {total}: right", b=b, a=a, n=n, total=args.expected))
         return 0
     overrides = parse_overrides(args.set)
     if args.data is not None or _is_joint(args.preset):
@@ -157,18 +188,58 @@ def run(args: argparse.Namespace) -> int:
 
     from bettersynth.train.stages import run_stage, stage_folder, two_stage_configs
 
-    first, second = two_stage_configs(args.preset, inputs, out=args.out, name=args.name, overrides=overrides)
-    stages = [(1, first)] if first is not None and args.stage in ("1", "both") else []
-    stages += [(2, second)] if args.stage in ("2", "both") else []
-    for _, config in stages:  # stage 2's mistakes are said before stage 1 has run for hours
-        config.with_devices(int(os.environ.get("WORLD_SIZE", "1")))
+    # Stage 2's mistakes are said with stage 1's, before that has run for hours.
+    asked = {"1": (1,), "2": (2,), "both": (1, 2)}[args.stage]
+    devices = dict.fromkeys(asked, int(os.environ.get("WORLD_SIZE", "1")))
+    first, second = two_stage_configs(
+        args.preset, inputs, out=args.out, name=args.name, overrides=overrides, devices=devices
+    )
+    stages = [(1, first)] if first is not None and 1 in asked else []
+    stages += [(2, second)] if 2 in asked else []
+    if args.stage == "2" and first is not None:
+        _check_start(args)
     if args.plan:
         return _plan(args, stages)
+    made = []
     for stage, config in stages:
         artifact = run_stage(config, out=stage_folder(args.out, stage, args.name))
-        facts = {"stage": stage, "folder": str(artifact.folder), "digest": artifact.digest, **shown(artifact)}
-        print_json(facts) if args.json else print_facts(facts)
+        made.append({"stage": stage, "folder": str(artifact.folder), "digest": artifact.digest, **shown(artifact)})
+        if not args.json:
+            print_facts(made[-1])
+    if args.json:
+        print_json(made)
     return 0
+
+
+def _check_start(args: argparse.Namespace) -> None:
+    """Stage 2 alone, with stage 1's data named: it begins with the stage 1 of its name, which must be there.
+
+    Raises:
+        ConfigError: it is not, or is not finished.
+    """
+    from bettersynth.core.artifact import Artifact
+    from bettersynth.train.stages import stage_folder
+
+    folder = stage_folder(args.out, 1, args.name)
+    if not Artifact.exists(folder):
+        raise ConfigError(
+            t("no finished stage 1 of this name"),
+            where=str(folder),
+            got=", ".join(_first_stages(args.out)) or t("none"),
+            expected=t("the name of a finished stage 1"),
+            hint=t("give its --name, or train it first: the same command with {flag}", flag="--stage 1"),
+        )
+
+
+def _first_stages(out: Path) -> list[str]:
+    """Names of the finished first stages in an output folder."""
+    from bettersynth.train.stages import stage_folder
+
+    pattern = stage_folder(out, 1, "*")
+    return sorted(
+        path.parent.name.removeprefix(pattern.name.rstrip("*"))
+        for path in pattern.parent.glob(f"{pattern.name}/manifest.json")
+    )
 
 
 def _choose_start(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]) -> None:
@@ -188,9 +259,11 @@ def _choose_start(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]
     folder = stage_folder(args.out, 1, args.name)
     if not folder.is_dir():
         note = t(
-            "no stage 1 called {name} in {out}: stage 2 begins with an untrained projector",
+            "warning: no stage 1 called {name} in {out}: stage 2 begins with an untrained projector; stage 1 is "
+            "trained first with --pretrain-data; finished there: {there}",
             name=args.name,
             out=args.out,
+            there=", ".join(_first_stages(args.out)) or t("none"),
         )
     elif not Artifact.exists(folder):
         raise ConfigError(
