@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -132,6 +133,9 @@ def main() -> int:
     sys.path.insert(0, str(HERE))
     tricky = importlib.import_module("tricky_rows")
     cases = []
+    archives = tempfile.mkdtemp()
+    tricky.write_archives(Path(archives))
+    os.chdir(archives)  # relative paths of archives start here
     for name, several in tricky.CASES.items():
         for params, rows in several:
             if name == "document_line_deduplicator":

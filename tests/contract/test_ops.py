@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,12 @@ NEEDED: dict[str, dict[str, Any]] = {
     "repeat_to_budget_selector": {"num_samples": 9},
     "band_selector": {"stat": "a", "drop_top": 0.2},
     "stat_range_filter": {"stat": "a", "min_value": 0.3},
+    "latex_merge_tex_mapper": {"compressed_file_key": "archive"},
     "specified_field_filter": {"field_key": "id", "target_value": ["i1", "i2"]},
     "specified_numeric_field_filter": {"field_key": "id"},
 }
+# Text mappers that do not rewrite the text there was: theirs comes from elsewhere.
+REPLACING = ("latex_merge_tex_mapper",)
 TEXTS = [
     "<image>\na red dog at the top ; the sign says STOP <|__dj__eoc|>",
     "<image>\nthe <b>blue</b> house &amp; the &quot;tree&quot; <|__dj__eoc|>",
@@ -66,6 +70,8 @@ def ctx(tmp_path: Path) -> OpContext:
     for number in range(3):
         small = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
         Image.fromarray(small).resize((40, 40)).save(tmp_path / f"{number}.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("a.tex", "<image>\nall of it <|__dj__eoc|>")
     return OpContext(seed=5, image_roots=[tmp_path], device="cpu")
 
 
@@ -79,7 +85,7 @@ def rows() -> Any:
         "id": [f"i{n}" for n in range(count)],
         "text": TEXTS,
         "images": IMAGES,
-        "__record__": ["{}"] * count,
+        "__record__": ['{"archive": "a.zip"}'] * count,
     }
     batch = pa.record_batch([pa.array(columns[f.name], f.type) for f in BASE_SCHEMA], schema=BASE_SCHEMA)
     return batch.append_column("stats.a", pa.array([0.1, 0.5, None, 0.9, 0.2, 0.7, 0.4]))
@@ -212,7 +218,7 @@ def test_a_global_operator_decides_on_every_row_in_order(name: str, rows: Any, c
 
 def test_image_tokens_survive_every_text_mapper(name: str, rows: Any, ctx: OpContext) -> None:
     operator = build(name)
-    if not isinstance(operator, Mapper | Generator) or "text" not in operator.writes:
+    if not isinstance(operator, Mapper | Generator) or "text" not in operator.writes or name in REPLACING:
         pytest.skip("does not write text")
     out = operator.apply(rows, ctx) if isinstance(operator, Mapper) else operator.make(rows, ctx).batch
     by_id = dict(zip(rows.column("id").to_pylist(), TEXTS, strict=True))

@@ -98,7 +98,26 @@ def check_made(made: Made, rows: list[dict[str, Any]], answers: list[list[dict[s
     assert found == answers and sum(map(len, found)) > len(rows) / 2
 
 
-@pytest.mark.parametrize("case", cases("_mapper"), ids=case_name)
+@pytest.mark.parametrize("case", cases("latex_merge_tex_mapper"), ids=case_name)
+def test_archives(case: dict[str, Any], batch: Any, tmp_path: Path) -> None:
+    tricky.write_archives(tmp_path)
+    made, rows = build(case), tricky.ROWS[case["rows"]]
+    whole = with_records(batch([""] * len(rows), images=[[] for _ in rows]), rows)
+    left_out = 0
+    for place, (row, expected) in enumerate(zip(rows, case["answers"], strict=True)):
+        ctx = OpContext(image_roots=[tmp_path])
+        if row["compressed_file"] in tricky.BAD_ARCHIVES:  # an empty text there
+            assert expected == {}
+            with pytest.raises(DataError, match="archive"):
+                made.apply(whole.slice(place, 1), ctx)
+            continue
+        (text,) = made.apply(whole.slice(place, 1), ctx).column("text").to_pylist()
+        assert text == expected.get("text", ""), row
+        left_out += ctx.flags.total()
+    assert (left_out > 0) == bool(set(case["params"]) - {"separator"})
+
+
+@pytest.mark.parametrize("case", [c for c in cases("_mapper") if c["rows"] != "archives"], ids=case_name)
 def test_mappers(case: dict[str, Any], batch: Any, tmp_path: Path) -> None:
     if case["operator"] == "chinese_convert_mapper":
         pytest.importorskip("opencc")

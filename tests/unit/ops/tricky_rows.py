@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import random
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -548,9 +551,45 @@ def _html() -> list[Row]:
     return [{"text": text} for text in texts]
 
 
+ARCHIVES = ("a.zip", "a.tar", "a.TAR.GZ", "a.tgz", "empty.zip", "none.zip", "cut.tar.gz", "a.gz", "text.zip")
+BAD_ARCHIVES = ("none.zip", "cut.tar.gz", "a.gz", "text.zip")
+_FILES = {
+    "main.tex": "\\input{b} é".encode(),
+    "sub/b.tex": b"bad \xff\xfe bytes\r\n",
+    "notes.txt": b"no",
+    "C.TEX": b"no",
+    "empty.tex": b"",
+    "long.tex": b"x" * 3000,
+    "last.tex": b"last",
+}
+
+
+def write_archives(folder: Path) -> None:
+    """Archives of every kind, and some that are none."""
+    with zipfile.ZipFile(folder / "a.zip", "w") as packed:
+        for name, content in _FILES.items():
+            packed.writestr(name, content)
+    for name, mode in (("a.tar", "w"), ("a.TAR.GZ", "w:gz"), ("a.tgz", "w:gz")):
+        with tarfile.open(folder / name, mode) as tar:  # type: ignore[call-overload]
+            tar.addfile(_entry("folder.tex", tarfile.DIRTYPE))
+            for entry, content in reversed(_FILES.items()):
+                tar.addfile(_entry(entry, size=len(content)), io.BytesIO(content))
+    zipfile.ZipFile(folder / "empty.zip", "w").close()
+    (folder / "cut.tar.gz").write_bytes((folder / "a.tgz").read_bytes()[:60])
+    (folder / "a.gz").write_bytes(b"")
+    (folder / "text.zip").write_text("no archive")
+
+
+def _entry(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.size = kind, size
+    return entry
+
+
 ROWS: dict[str, list[Row]] = {
     "private": _private(),
     "prose": _prose(),
+    "archives": [{"text": "", "compressed_file": name} for name in ARCHIVES],
     "html": _html(),
     "chinese": CHINESE,
     "papers": _papers(),
@@ -623,6 +662,12 @@ CASES: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({}, "html"),
         ({"include_header": False, "tables_field_name": "t"}, "html"),
         ({"retain_html_tags": True}, "html"),
+    ],
+    "latex_merge_tex_mapper": [
+        ({}, "archives"),
+        ({"separator": "|", "max_file_size": 2000}, "archives"),
+        ({"max_total_size": 3010}, "archives"),
+        ({"max_total_size": 25, "max_file_size": 0}, "archives"),
     ],
     "sentence_split_mapper": [({"lang": "en"}, "prose"), ({"lang": "en", "punkt": "PUNKT"}, "prose")],
     "general_field_filter": [({"filter_condition": condition}, "fields") for condition in _CONDITIONS],
