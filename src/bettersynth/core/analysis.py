@@ -43,7 +43,7 @@ class ChangedQuestion:
 
     Args:
         question, expected: what was asked and the best known answer; empty when the question files are not there.
-        before, after: answers of A and B, the first seed's.
+        before, after: answers of A and B; with several seeds those of a pair that shows the change.
         picture: path of the picture, empty when unknown.
         difference: score of B minus score of A, -1 to 1.
     """

@@ -120,7 +120,13 @@ def _checked(*sides: Side | None) -> tuple[dict[str, float], dict[str, str]]:
 def _questions(name: str, first: Table, second: Table | None, facts: Mapping[str, Facts]) -> _Questions:
     if second is not None and sorted(first) != sorted(second):
         only = len(set(first) ^ set(second))
-        raise DataError(t("the two were not asked the same questions"), where=name, got=t("{n} differ", n=only))
+        raise DataError(
+            t("the two were not asked the same questions"),
+            where=name,
+            got=t("{n} differ", n=only),
+            expected=t("the same --split, --limit and questions on both sides"),
+            hint=t("ask one of them again: bettersynth eval {task} --checkpoint DIR", task=name.partition("-")[0]),
+        )
     ids = tuple(sorted(first))
     known = facts if all(key in facts for key in ids) else {}
     groups: dict[str, list[Sequence[str]]] = {"category": [first[key][0].categories for key in ids]}
@@ -232,7 +238,9 @@ class _Comparer:
         changed = []
         for column, key in enumerate(self.questions.ids):
             if abs(moved[column]) > 1e-9:
-                before, after, facts = self.first[key][0], self.second[key][0], self.questions.facts.get(key)
+                # Of several seeds a pair that shows the change best is shown.
+                i, j = _clearest(a[:, column], b[:, column], moved[column] > 0)
+                before, after, facts = self.first[key][i], self.second[key][j], self.questions.facts.get(key)
                 changed.append(
                     ChangedQuestion(
                         key,
@@ -240,8 +248,8 @@ class _Comparer:
                         facts.expected if facts else before.answers,
                         _shown(before.prediction, facts),
                         _shown(after.prediction, facts),
-                        errors_a[column][0],
-                        errors_b[column][0],
+                        errors_a[column][i],
+                        errors_b[column][j],
                         round(float(moved[column]), 6),
                         before.category,
                     )
@@ -286,6 +294,15 @@ def _error(one: Answered, facts: Facts | None) -> str:
         return RIGHT if one.score >= 1.0 else "no option named" if error == RIGHT else error
     expected = facts.expected if facts is not None else one.answers.split(SEPARATOR)[0]
     return free_error(one.extracted or one.prediction, expected, one.score, facts.text if facts is not None else "")
+
+
+def _clearest(a: stats.Matrix, b: stats.Matrix, is_better: bool) -> tuple[int, int]:
+    """Seeds of A and B, the same one where it can be, whose scores (S,) differ most in the given direction."""
+    pairs = min(len(a), len(b))
+    gain = (b[:pairs] - a[:pairs]) * (1 if is_better else -1)
+    if gain.max() > 0:
+        return int(gain.argmax()), int(gain.argmax())
+    return (int(a.argmin()), int(b.argmax())) if is_better else (int(a.argmax()), int(b.argmin()))
 
 
 def _shown(answer: str, facts: Facts | None) -> str:
