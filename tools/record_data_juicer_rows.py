@@ -131,10 +131,10 @@ def ask_subplots(names: list[str], folder: Path) -> list[Any]:
 def main() -> int:
     """Record everything."""
     sys.path.insert(0, str(HERE))
-    tricky = importlib.import_module("tricky_rows")
+    tricky, markup = importlib.import_module("tricky_rows"), importlib.import_module("tricky_markup")
     cases = []
     archives = tempfile.mkdtemp()
-    tricky.write_archives(Path(archives))
+    markup.write_archives(Path(archives))
     os.chdir(archives)  # relative paths of archives start here
     for name, several in tricky.CASES.items():
         for params, rows in several:

@@ -29,14 +29,20 @@ def track_of(workspace: Path) -> str | None:
     return "10k" if "10k" in fits else fits[0] if fits else None
 
 
-def preset_of(workspace: Path, asked: str | None) -> str:
+def preset_of(workspace: Path, asked: str | None, flag: str = "--preset ") -> str:
     """The training preset: as asked for, else that of the kit's track.
 
+    Args:
+        flag: how the command is told a preset.
+
     Raises:
-        ConfigError: none was given and the folder does not say its track.
+        ConfigError: none was given and the folder is missing or does not say its track.
     """
     if asked:
         return asked
+    if not workspace.is_dir():
+        hint = t("make a kit with: bettersynth init {folder}", folder=workspace)
+        raise ConfigError(t("no such folder"), where="--workspace", got=workspace, hint=hint)
     track = track_of(workspace)
     if track is None:
         from bettersynth.train.preset import preset_names
@@ -44,7 +50,7 @@ def preset_of(workspace: Path, asked: str | None) -> str:
         raise ConfigError(
             t("this folder does not say its track, so the training preset must be given"),
             where=str(workspace),
-            expected="--preset " + " | ".join(preset_names()),
+            expected=flag + " | ".join(preset_names()),
             hint=t("or make it a kit with: bettersynth init --adopt {folder}", folder=workspace),
         )
     return "solution" if track == "open" else track

@@ -55,6 +55,9 @@ _KINDS = {
 class Help(argparse.RawDescriptionHelpFormatter):
     """Help in the language in force, wrapped by what the eye sees (Chinese letters are two columns wide)."""
 
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
     def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
         """Begin with a translated word."""
         super().add_usage(usage, actions, groups, t("usage: ") if prefix is None else prefix)

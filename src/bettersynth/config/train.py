@@ -178,7 +178,8 @@ class StageConfig(BaseModel):
     language model; a number: of its first so many layers, as few as the memory asks for."""
     offload_optimizer: bool = False
     """Keep float32 weights, their gradients and the optimiser's states in the host's memory (16 bytes a trained
-    parameter) and update there; the device holds the weights in `precision`. With fp32 not a bit of the result changes."""
+    parameter) and update there; the device holds the weights in `precision`. With fp32 not a bit of the result
+    changes."""
     packing: bool = False
     """Put the samples of a micro-batch into one row and compute no padding. No sample sees another: the same loss and
     gradients up to rounding, as with another per_device_batch_size."""

@@ -168,10 +168,36 @@ def load_results(folder: Path) -> list[EvalResult]:
     changed = artifact.verify()
     if changed:
         raise ProvenanceError(
-            t("scores were changed after they were computed"), where=str(folder), got=", ".join(changed)
+            t("scores were changed after they were computed"),
+            where=str(folder),
+            got=", ".join(changed),
+            hint=f"bettersynth score {folder.parent}",
         )
+    _check_answers(folder, artifact)
     document = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     return [require_provenance(parse_result(raw)) for raw in document["results"]]
+
+
+def _check_answers(folder: Path, scores: Artifact) -> None:
+    """Raise ProvenanceError when the answers beside the scores are not those that were scored, as they were."""
+    above = folder.resolve().parent
+    if not Artifact.exists(above):
+        return  # scores that stand elsewhere
+    answers = Artifact.load(above)
+    if answers.kind != "predictions":
+        return
+    changed = answers.verify()
+    if changed:
+        raise ProvenanceError(
+            t("files were changed after the answers were made"),
+            where=str(folder.parent),
+            got=", ".join(changed),
+            hint=t("make them again from the checkpoint with: bettersynth eval"),
+        )
+    if answers.digest != scores.parents.get("predictions"):
+        raise ProvenanceError(
+            t("these scores belong to other answers"), where=str(folder), hint=f"bettersynth score {folder.parent}"
+        )
 
 
 def parse_result(raw: Mapping[str, Any]) -> EvalResult:

@@ -13,6 +13,7 @@ from bettersynth.core.artifact import Artifact
 from bettersynth.core.errors import BetterSynthError, ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.core.record import EvalResult
+from bettersynth.core.registry import did_you_mean
 from bettersynth.core.sample import ImageRef
 from bettersynth.eval.protocol import Question, task_module
 from bettersynth.eval.runner import ask, open_target
@@ -97,6 +98,8 @@ def find_side(name: str | None, workspace: Path) -> Side:
             where=str(workspace),
             got=name,
             expected=_few(sorted(known)),
+            hint=did_you_mean(name, known)
+            or t("make them with: bettersynth eval, or name their kit with: --workspace DIR"),
         )
     return found[0]
 

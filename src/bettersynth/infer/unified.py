@@ -420,7 +420,9 @@ def rules_of(model: BagelModel) -> tuple[ResizeRule, ResizeRule]:
     )
 
 
-def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", weights: Path | None = None) -> BagelModel:
+def load_model(
+    folder: Path, *, device: str = "auto", dtype: str = "auto", weights: Path | None = None, load_in: str = ""
+) -> BagelModel:
     """A BAGEL model for inference.
 
     Args:
@@ -428,13 +430,15 @@ def load_model(folder: Path, *, device: str = "auto", dtype: str = "auto", weigh
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto`` (float32 on the CPU, bfloat16 on a GPU), ``float32``, ``bfloat16`` or ``float16``.
         weights: another weight file, e.g. ``trained_model.pt``.
+        load_in: ``nf4`` or ``int8`` keeps the decoder's matrices in 4 or 8 bits; slower on a CPU, much smaller.
 
     Raises:
-        DataError: files are missing or damaged. ConfigError: unknown device.
+        DataError: files are missing or damaged. ConfigError: unknown device or ``load_in``.
     """
     from bettersynth.infer._torch import choose_device
     from bettersynth.models.bagel.convert import load_checkpoint
 
     place, usual = choose_device(device)
     kind = usual if dtype == "auto" else getattr(torch, dtype)
-    return load_checkpoint(folder, dtype=kind, weights=weights).to(place).requires_grad_(False)
+    model = load_checkpoint(folder, dtype=kind, weights=weights, load_in=load_in)
+    return model.to(place).requires_grad_(False)

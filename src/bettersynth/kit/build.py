@@ -172,6 +172,9 @@ def adopt(folder: Path, track: str | None = None) -> KitReport:
     Raises:
         ConfigError: this is no kit folder, or the track is unknown.
     """
+    if not folder.is_dir():
+        hint = t("make a new one with: bettersynth init {folder}", folder=folder)
+        raise ConfigError(t("no such folder"), where="--adopt", got=folder, hint=hint)
     if not (folder / "toolkit").is_dir():
         raise ConfigError(
             t("this is no kit folder"),

@@ -85,7 +85,8 @@ def load_tensors(path: Path) -> Tensors:
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
-            raise DataError(t("damaged safetensors file"), where=str(path), got=error) from error
+            hint = t("copy the whole model folder again")
+            raise DataError(t("damaged safetensors file"), where=str(path), got=error, hint=hint) from error
     return _unwrap(_load_pickle(path), path)
 
 

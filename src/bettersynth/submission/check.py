@@ -63,11 +63,15 @@ def check(path: Path, *, track: str | None = None) -> CheckReport:
     with open_zip(path) as archive:
         unsafe = unsafe_entries(archive)
         if unsafe:
-            raise RuleError(t("this zip is not safe to unpack"), unsafe, where=str(path))
+            pack = t("pack it again with: bettersynth submit")
+            raise RuleError(t("this zip is not safe to unpack"), unsafe, where=str(path), hint=pack)
         broken = archive.testzip()
         if broken is not None:
             raise RuleError(
-                t("this zip is damaged"), [t("{name} does not match its checksum", name=broken)], where=str(path)
+                t("this zip is damaged"),
+                [t("{name} does not match its checksum", name=broken)],
+                where=str(path),
+                hint=t("pack it again with: bettersynth submit"),
             )
         source = ZipSource(archive)
         label = _label(source)

@@ -24,6 +24,12 @@ from bettersynth.submission.train_script import TRAIN_SCRIPT, TRAIN_SCRIPT_10K, 
 RECORD = "toolkit/kit.json"
 _SUFFIX = ".tmpl"
 _NOTED = ("install.sh", "download.sh", "download_10k_baseline.sh")
+_DEMO_BASES = {
+    "gemma-2b-it": "gemma-tiny-it",
+    "openclip-convnext-large-d-320-laion2B-s29B-b131K-ft-soup": "openclip-convnext-large-d-320-tiny",
+    "clip-vit-large-patch14-336": "clip-vit-tiny",
+}
+"""Base models of the demo in the place of the challenge's: they come with the demo, so its kit lacks none."""
 _DATA_SUFFIXES = (".json", ".jsonl")
 
 
@@ -34,6 +40,8 @@ def locked_files(track: str) -> dict[str, str]:
     files = {}
     for name, item in _walk(root, ""):
         text = item.read_text(encoding="utf-8").replace("@SEED@", rules.seed).replace("@INSTRUCT@", rules.instruct)
+        for real, tiny in _DEMO_BASES.items() if track == "demo" and name == "download.sh" else ():
+            text = text.replace(real, tiny)
         files[name] = text
     files[TRAIN_SCRIPT] = render_script("online" if track == "10k" else track)
     if rules.is_challenge:

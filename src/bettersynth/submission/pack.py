@@ -21,7 +21,7 @@ from bettersynth.submission.locked_files import KitRecord, changed_locked, read_
 from bettersynth.submission.rules import ADAPTER, FINAL, Findings
 from bettersynth.submission.source import FolderSource
 from bettersynth.submission.train_script import TRAIN_SCRIPT, TRAIN_SCRIPT_10K, ScriptReading, read_script
-from bettersynth.submission.workspace import check_workspace
+from bettersynth.submission.workspace import check_inputs, check_workspace
 
 ZIP = "submit.zip"
 _TIME = (1980, 1, 1, 0, 0, 0)
@@ -65,8 +65,8 @@ def submit(workspace: Path, track: str, out: Path, *, exclude: tuple[str, ...] =
     findings.notices.extend(seen.notices)
     if script is not None:
         check_workspace(workspace, script, rules, findings)
-    elif record is not None:
-        findings.reasons.extend(changed_locked(workspace, record))
+    else:
+        _tell_absent(workspace, record, rules, findings)
     raise_findings(findings, rules, where=str(workspace))
     _write_zip(out / ZIP, source)
     facts = {
@@ -78,6 +78,24 @@ def submit(workspace: Path, track: str, out: Path, *, exclude: tuple[str, ...] =
     }
     parents = _parents(workspace, name)
     return write_manifest(out, kind="submission", facts=facts, files=[ZIP], parents=parents)
+
+
+def _tell_absent(workspace: Path, record: KitRecord | None, rules: TrackRules, findings: Findings) -> None:
+    """Without a train script no experiment is named; what every experiment needs is looked for all the same."""
+    if record is None:
+        findings.refuse("this folder has no kit record (toolkit/kit.json); make it with: bettersynth init --adopt DIR")
+    else:
+        findings.reasons.extend(changed_locked(workspace, record))
+        check_inputs(workspace, record, rules, findings)
+    output = workspace / "output"
+    if not (output / "processed_data" / "processed_data.jsonl").is_file():
+        findings.refuse("output/processed_data holds no data; make it with: bettersynth run data_only")
+    for kind in (ADAPTER, FINAL):
+        name = f"MGM-2B-{kind}"
+        if not any(output.glob(f"training_dirs/{name}-*/{MANIFEST}")):
+            findings.refuse("output/training_dirs holds no finished {name}; make it with: bettersynth run", name=name)
+    if not any(output.glob(f"eval_results/*/*/scores/{MANIFEST}")):
+        findings.refuse("output/eval_results holds no scores; make them with: bettersynth run eval_only")
 
 
 def _script(workspace: Path) -> ScriptReading | None:

@@ -142,6 +142,11 @@ def _name_problem(name: str) -> str | None:
     return None
 
 
+def _reason(error: Exception) -> str:
+    """Python's words for what everybody meets, in ours."""
+    return t("no zip at all, or its end is missing") if "not a zip file" in str(error) else str(error)
+
+
 @contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip for checking.
@@ -159,5 +164,8 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         raise DataError(t("no such file"), where=str(path), hint=t("make it with: bettersynth submit")) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
         raise DataError(
-            t("not a whole zip file"), where=str(path), got=str(error), hint=t("pack it again with: bettersynth submit")
+            t("not a whole zip file"),
+            where=str(path),
+            got=_reason(error),
+            hint=t("pack it again with: bettersynth submit"),
         ) from error

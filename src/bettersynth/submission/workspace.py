@@ -47,7 +47,7 @@ def check_workspace(workspace: Path, script: ScriptReading, rules: TrackRules, f
     if record.track != rules.name and rules.name != "10k":
         findings.refuse("this kit was made for the track {got}, not {track}", got=record.track, track=rules.name)
     findings.reasons.extend(changed_locked(workspace, record))
-    _check_inputs(workspace, record, rules, findings)
+    check_inputs(workspace, record, rules, findings)
     name = script.values.get("EXP_NAME", "")
     stages = {
         stage: _stage(workspace / "output" / "training_dirs" / f"MGM-2B-{kind}-{name}", findings)
@@ -77,7 +77,8 @@ def _stage(folder: Path, findings: Findings) -> Artifact | None:
         return None
 
 
-def _check_inputs(workspace: Path, record: KitRecord, rules: TrackRules, findings: Findings) -> None:
+def check_inputs(workspace: Path, record: KitRecord, rules: TrackRules, findings: Findings) -> None:
+    """Add a reason for every fixed input that is missing or was changed."""
     for name, noted in record.data.items():
         path = workspace / name
         if path.is_file() and digest_file(path) != noted:

@@ -22,8 +22,8 @@ from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.core.seed import derive_seed
 from bettersynth.models.family import LoraSites, ModelFamily
+from bettersynth.models.layers.quantize import FrozenWeight
 from bettersynth.models.weights import Tensors, load_tensors, read_json, save_tensors, write_json
-from bettersynth.train.quantize import FrozenWeight
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 FOLDER = "lora"

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
-from bettersynth.train.quantize import FrozenWeight
+from bettersynth.models.layers.quantize import FrozenWeight
 
 TRAINED, FROZEN, GRADIENTS, OPTIMIZER = "trained_weights", "frozen_weights", "gradients", "optimizer"
 LOGITS, ACTIVATIONS, BUFFERS, HOST = "logits", "activations", "buffers", "host"

@@ -68,3 +68,13 @@ def test_facts_of_an_operator_are_no_python(call, name):
     facts = call("explain", name).out.split("fact  ", 1)[1]
     assert "mark_only" in facts and not [word for word in ("('", "()", "None", "False") if word in facts]
     assert f"reads    {'images' if name.startswith('image') else 'text'}\n" in facts
+
+
+def test_what_explain_lists_is_told_in_chinese(call):
+    shown = call("explain", "strategies", "--lang", "zh").out
+    english = call("explain", "strategies", "--json").data
+    assert not [name for name, summary in english.items() if summary not in catalogue()]
+    assert catalogue()[english["raw"]] in shown
+    page = call("explain", "text_length_filter", "--lang", "zh").out
+    assert "保留字符数在范围内的文本。" in page and "min_len" in page
+    assert "保留字符数" not in call("explain", "text_length_filter").out

@@ -21,7 +21,7 @@ def test_adopt_a_foreign_kit(call, tmp_path):
     (kit / "output" / "training_dirs" / "MGM-2B-Finetune-old").mkdir(parents=True)
     done = call("init", "--adopt", kit)
     assert "kit for track 10k" in done.out and "MGM-2B-Finetune-old" in done.out
-    assert "no kit folder" in call("init", "--adopt", tmp_path / "nothing", expect=2).err
+    assert "no such folder" in call("init", "--adopt", tmp_path / "nothing", expect=2).err
 
 
 def test_folder_or_adopt_but_not_both(call, tmp_path):

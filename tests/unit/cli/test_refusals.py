@@ -95,3 +95,57 @@ def test_own_pairs_without_a_kit_are_led_to_the_open_track(call, tmp_path):
     done = call("run", "--pairs", "p.jsonl", "--workspace", tmp_path / "kit", expect=2)
     assert f"bettersynth init {tmp_path / 'kit'} --track open" in done.err
     assert "--track" not in call("run", "--workspace", tmp_path / "kit", expect=2).err
+
+
+def test_missing_folders_are_called_missing(call, tmp_path):
+    nope = tmp_path / "nope"
+    for words in (("submit", nope), ("compare", "--workspace", nope, "--plan"), ("init", "--adopt", nope)):
+        done = call(*words, expect=2)
+        assert "no such folder" in done.err and "bettersynth init" in done.err
+    (tmp_path / "plain").mkdir()
+    assert "--set preset=" in call("compare", "--workspace", tmp_path / "plain", "--plan", expect=2).err
+    assert "hint: make one with: bettersynth run" in call("report", nope, expect=1).err
+    assert "eval_results/NAME/PROTOCOL" in call("score", nope, expect=1).err
+    assert "hint: make them with" in call("analyze", "A", "B", "--workspace", tmp_path, expect=1).err
+
+
+def test_score_names_the_folders_with_answers(call, tmp_path):
+    place = tmp_path / "eval_results" / "m" / "textvqa-noocr"
+    place.mkdir(parents=True)
+    (place / "predictions.jsonl").write_text("")
+    done = call("score", tmp_path, expect=1)
+    assert "no answers in this folder" in done.err and f"hint: bettersynth score {place}" in done.err
+
+
+def test_a_projector_is_no_checkpoint_and_the_way_on_is_named(call, tmp_path):
+    first, second = (tmp_path / f"MGM-2B-{kind}-mine" for kind in ("Pretrain", "Finetune"))
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    (first / "mm_projector.bin").write_bytes(b"")
+    done = call("eval", "textvqa", "--checkpoint", first, expect=2)
+    assert f"hint: --checkpoint {second}" in done.err
+    (second / "config.json").unlink()
+    assert "bettersynth train --stage 2 --name mine" in call("eval", "textvqa", "--checkpoint", first, expect=2).err
+
+
+def test_a_submission_of_an_empty_kit_lists_all_that_is_missing(call, tmp_path):
+    kit = tmp_path / "kit"
+    call("init", kit, "--track", "10k")
+    said = call("submit", kit, "--plan", expect=2).err
+    parts = ("output/train.sh", "processed_data", "MGM-2B-Pretrain", "MGM-2B-Finetune", "eval_results", "stage_1.json")
+    assert all(part in said for part in parts)
+
+
+def test_a_broken_zip_is_told_in_our_words(call, tmp_path):
+    (tmp_path / "x.zip").write_bytes(b"no zip")
+    done = call("submit", "--check", tmp_path / "x.zip", "--lang", "zh", expect=1)
+    assert "不是 zip 文件" in done.err and "bettersynth submit" in done.err
+
+
+def test_the_demo_kits_script_asks_for_the_demos_models():
+    from bettersynth.submission.locked_files import locked_files
+
+    assert "gemma-tiny-it" in locked_files("demo")["download.sh"]
+    assert "gemma-2b-it" not in locked_files("demo")["download.sh"]
+    assert "gemma-tiny-it" not in locked_files("online")["download.sh"]

@@ -16,9 +16,11 @@ from bettersynth.infer.unified import InterleaveInferencer, load_model
 from bettersynth.infer.unified_run import Job, model_digest, read_jobs, run_jobs
 from bettersynth.infer.unified_types import EDIT_SETTINGS, Part, parts_of, request_of
 from bettersynth.models.bagel.context import Context, forward, read_text, read_vit_image, text_block
+from bettersynth.models.bagel.convert import save_checkpoint
 from bettersynth.models.bagel.draw import DrawSettings
 from bettersynth.models.bagel.generate import Answer, logits_after
 from bettersynth.models.layers.mot import Rows
+from bettersynth.models.layers.quantize import FrozenWeight
 
 QUICK = {"num_timesteps": 3, "image_size": (16, 16), "max_new_tokens": 4}
 
@@ -225,6 +227,25 @@ def test_calls_as_the_original_has_them(inferencer):
     assert drawn["image"].size == (20, 12) and drawn["text"] is None
     said = inferencer(image=picture, text="what", understanding_output=True, **options)
     assert said["image"] is None and isinstance(said["text"], str)
+
+
+@pytest.mark.parametrize(("kind", "most", "share"), [("int8", 0.02, 1.0), ("nf4", 0.2, 0.5)])
+def test_few_bits_load_small_and_answer_alike(bagel_folder, inferencer, tmp_path, kind, most, share):
+    """No dense matrix of the decoder's layers stays, and latents are within what 8 and 4 bits explain."""
+    model = load_model(bagel_folder, load_in=kind)
+    layers = model.decoder.layers
+    packed = [part for part in layers.modules() if isinstance(part, FrozenWeight)]
+    assert len(packed) == 2 * 2 * 7 and not any(parameter.ndim == 2 for parameter in layers.parameters())
+    for part in packed:
+        assert part.codes.nbytes <= share * part.shape.numel() + 32 and part.scale.dtype == torch.float32
+    options = {**QUICK, "output": "image", "cfg_text_scale": 1.0, "seed": 1}
+    ours = InterleaveInferencer(model).unified_generate("draw a red ball", **options).outputs[0].latent
+    wanted = inferencer.unified_generate("draw a red ball", **options).outputs[0].latent
+    assert 0 < (ours - wanted).norm() / wanted.norm() < most
+    with pytest.raises(ConfigError, match="few bits"):
+        save_checkpoint(model, tmp_path)
+    with pytest.raises(ConfigError, match="nf4, int8"):
+        load_model(bagel_folder, load_in="int3")
 
 
 # --- on disk -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from bettersynth.config.train import Lora, StageConfig
 from bettersynth.core.errors import ConfigError, RuleError
 from bettersynth.models.family import load_family
+from bettersynth.models.layers.quantize import NF4_VALUES, FrozenWeight
 from bettersynth.train import lora, memory
 from bettersynth.train.adam8 import AdamW8bit, Codes, code_values
 from bettersynth.train.bases import load_start
@@ -21,7 +22,6 @@ from bettersynth.train.callbacks import Callback, StepView, read_log
 from bettersynth.train.merge import merge_adapter
 from bettersynth.train.plan import plan_shapes, plan_stage
 from bettersynth.train.preset import load_preset, stage_settings
-from bettersynth.train.quantize import NF4_VALUES, FrozenWeight
 from bettersynth.train.stages import run_stage
 
 Configure = Callable[..., StageConfig]

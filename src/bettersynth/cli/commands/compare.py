@@ -48,7 +48,8 @@ def read(args: argparse.Namespace) -> Any:
     from bettersynth.config.load import Document, apply_overrides, validate
 
     if args.experiment is None:
-        usual = Document("compare", usual_experiment(args.workspace or Path()))
+        named = [word.partition("=")[2] for word in args.set if word.startswith("preset=")]
+        usual = Document("compare", usual_experiment(args.workspace or Path(), named[-1] if named else None))
         return validate(ExperimentConfig, apply_overrides(usual, args.set))
     config = load_experiment(args.experiment, args.set)
     workspace = args.workspace or config.workspace
@@ -57,13 +58,13 @@ def read(args: argparse.Namespace) -> Any:
     return config.model_copy(update={"workspace": workspace})
 
 
-def usual_experiment(workspace: Path) -> dict[str, Any]:
+def usual_experiment(workspace: Path, preset: str | None = None) -> dict[str, Any]:
     """Every strategy that the kit or this version has, against the raw seed set, with the controls around them."""
     from bettersynth.experiment.loop import strategy_names
     from bettersynth.experiment.own import pick_seeds, pick_strategy
     from bettersynth.train.preset import load_preset
 
-    preset = preset_of(workspace, None)
+    preset = preset_of(workspace, preset, "--set preset=")
     loaded = load_preset(preset)
     count = 1 if loaded.locked and "seed" not in loaded.editable else SEEDS
     known = strategy_names()

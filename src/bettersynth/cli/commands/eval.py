@@ -72,7 +72,32 @@ def _checkpoint(args: argparse.Namespace) -> tuple[Path, str]:
             expected=t("a folder with {name}", name="config.json"),
             hint=t("train one with: bettersynth train, or bettersynth run train_only"),
         )
+    _refuse_projector(folder)
     return folder, folder.resolve().name
+
+
+def _refuse_projector(folder: Path) -> None:
+    """Refuse stage 1's folder, which holds a projector and no model; name the command that goes on from it.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    from bettersynth.core.errors import ConfigError
+
+    has_projector = any(folder.glob("mm_projector.*"))
+    if not has_projector or any(folder.glob("*model*.safetensors")) or any(folder.glob("pytorch_model*")):
+        return
+    name = folder.resolve().name.removeprefix("MGM-2B-Pretrain-")
+    second = folder.resolve().parent / f"MGM-2B-Finetune-{name}"
+    there = (second / "config.json").is_file()
+    raise ConfigError(
+        t("this folder holds only what stage 1 trained, not a full checkpoint"),
+        where=str(folder),
+        expected=t("the folder of stage 2"),
+        hint=f"--checkpoint {folder.parent / second.name}"
+        if there
+        else f"bettersynth train --stage 2 --name {name} --preset … --finetune-data … --model-zoo …",
+    )
 
 
 _INNER_SPLITS = ("gqa", "mmmu", "pope", "scienceqa")

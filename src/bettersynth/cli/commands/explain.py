@@ -154,7 +154,10 @@ def run(args: argparse.Namespace) -> int:
         print_json(described)
         return 0
     for page in described:
-        print(f"{page.pop('name')} ({page.pop('kind')})\n\n{page.pop('doc')}\n")
+        name, kind = page.pop("name"), page.pop("kind")
+        summary = _summary(kind, name) if kind != "command" and name in _names(kind) else ""
+        head = [t(summary)] if t(summary) != summary else []  # what follows is the code's own, in English
+        print("\n\n".join([f"{name} ({t(kind)})", *head, page.pop("doc")]) + "\n")
         parameters = page.pop("parameters", None)
         if page:
             print_rows((t("fact"), t("value")), [(t(name), _shown(value)) for name, value in page.items()])

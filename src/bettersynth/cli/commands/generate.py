@@ -39,17 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", metavar="WxH", help=t("size of new pictures in pixels"))
     add("--seed", type=int, default=0, help=t("seed of the first picture (default: 0)"))
     add("--count", type=positive, default=1, metavar="N", help=t("answers to each request, with seeds that count up"))
-    add("--max-new-tokens", type=positive, default=512, help=t("longest text (default: 512)"))
-    add("--temperature", type=float, default=0.0, help=t("of text; 0 takes the likeliest token (default)"))
+    add("--max-new-tokens", type=positive, default=512, metavar="N", help=t("longest text (default: 512)"))
+    add("--temperature", type=float, default=0.0, metavar="T", help=t("of text; 0 takes the likeliest token (default)"))
     add("--steps", type=positive, help=t("points in time of a drawing (default: 50)"))
     add("--shift", type=float, help=t("shift of the time towards noise (default: 3)"))
     add("--cfg-text", type=float, help=t("guidance by the text (default: 4)"))
     add("--cfg-img", type=float, help=t("guidance by input pictures (default: 1.5, editing 2)"))
     add("--cfg-interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help=t("shifted times at which guidance acts"))
     add("--renorm", help=t("global, channel or text_channel"))
-    add("--renorm-min", type=float, help=t("smallest factor of the renorm; 1 switches it off"))
+    add("--renorm-min", type=float, metavar="FACTOR", help=t("smallest factor of the renorm; 1 switches it off"))
     add("--taylorseer", action="store_true", help=t("predict most steps from earlier ones"))
-    add("--batch-size", type=positive, default=8, help=t("requests answered together (default: 8)"))
+    add("--batch-size", type=positive, default=8, metavar="N", help=t("requests answered together (default: 8)"))
+    add("--load-in", choices=("nf4", "int8"), default="", help=t("keep the decoder's weights in 4 or 8 bits"))
     add("--device", default="auto", help=t("auto, cpu, cuda or cuda:N"))
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     add("--plan", action="store_true", help=t("say what would be generated; load no model"))
@@ -128,8 +129,8 @@ def run(args: argparse.Namespace) -> int:
             ]
         )
         return 0
-    digest = model_digest(args.model, weights=args.weights, dtype=args.dtype)
-    model = load_model(args.model, device=args.device, dtype=args.dtype, weights=args.weights)
+    digest = model_digest(args.model, weights=args.weights, dtype=f"{args.dtype} {args.load_in}".strip())
+    model = load_model(args.model, device=args.device, dtype=args.dtype, weights=args.weights, load_in=args.load_in)
     progress = Progress()
     artifact = run_jobs(
         InterleaveInferencer(model),

@@ -24,7 +24,6 @@ EXAMPLES = (
     "bettersynth metrics pairs --generated pictures --prompts prompts.jsonl --clip models/clip",
     "bettersynth metrics prompts --per-category 50 --out prompts.jsonl",
     "bettersynth metrics composition --generated pictures --prompts prompts.jsonl",
-    "bettersynth metrics reader --count 200",
 )
 
 
@@ -42,13 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--generated", type=Path, metavar="DIR", help=t("folder of generated pictures"))
     add("--reference", type=Path, metavar="DIR", help=t("folder of real pictures"))
     add("--extractor", metavar="NAME=PATH", help=t("inception=FILE, inception-clean=FILE or clip=FOLDER"))
-    add("--kid-subsets", type=int, default=100, help=t("KID's random subsets (default: 100)"))
-    add("--kid-subset-size", type=int, default=1000, help=t("pictures in each of them (default: 1000)"))
+    add("--kid-subsets", type=int, metavar="N", default=100, help=t("KID's random subsets (default: 100)"))
+    add("--kid-subset-size", type=int, metavar="N", default=1000, help=t("pictures in each of them (default: 1000)"))
     add("--pairs", type=Path, metavar="JSONL", help=t("lines with image and text, instead of --generated"))
     add("--prompts", type=Path, metavar="JSONL", help=t("the prompts that were generated from"))
     add("--clip", metavar="DIR", help=t("CLIP folder for the CLIP score"))
     add("--describe-with", metavar="DIR", help=t("captioner or BAGEL folder for caption-back agreement"))
-    add("--per-category", type=int, default=50, help=t("prompts of each category (default: 50, 250 in all)"))
+    add(
+        "--per-category",
+        type=int,
+        metavar="N",
+        default=50,
+        help=t("prompts of each category (default: 50, 250 in all)"),
+    )
     add("--vocabulary", choices=("eval", "base"), default="eval", help=t("eval: combinations held out from training"))
     add("-o", "--out", type=Path, metavar="FILE", help=t("where to write prompts, or every verdict"))
     add("--count", type=int, default=100, help=t("reader: pictures of each kind of damage (default: 100)"))

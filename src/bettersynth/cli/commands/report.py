@@ -30,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Find out what the folder is, and write its page."""
     if not args.folder.is_dir():
-        raise DataError(t("no such folder"), where=str(args.folder))
+        raise DataError(
+            t("no such folder"),
+            where=str(args.folder),
+            expected=t("an experiment, a kit with one, a processed data set, or scores"),
+            hint=t("make one with: bettersynth run, or bettersynth compare"),
+        )
     found = [path.parent for pattern in _PLACES for path in sorted(args.folder.glob(pattern))]
     if len(found) > 1:
         names = ", ".join(str(path) for path in found)
@@ -44,8 +49,25 @@ def _experiment(args: argparse.Namespace, folder: Path) -> Path:
     from bettersynth.experiment.run import load_outcome
 
     outcome = load_outcome(folder)
+    _check_scores(outcome)
     title = args.title or outcome.config.name
     return write_page(outcome, args.out or folder / "report", title=title, command=typed_command())
+
+
+def _check_scores(outcome: Any) -> None:
+    """Refuse an experiment whose answers or scores were changed since; what was cleared away is not asked for.
+
+    Raises:
+        ProvenanceError: with the folder.
+    """
+    from bettersynth.eval.score import load_results
+
+    for condition in outcome.config.conditions:
+        for seed in outcome.config.seeds:
+            model = f"MGM-2B-Finetune-{condition.name}-{seed}"
+            place = outcome.places.trial_folder(condition.name, seed) / "eval_results" / model
+            for manifest in sorted(place.glob("*/scores/manifest.json")):
+                load_results(manifest.parent)
 
 
 def _parts(args: argparse.Namespace) -> Path:

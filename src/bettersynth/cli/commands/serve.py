@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int, default=8000, help=t("port; 0 takes a free one (default: 8000)"))
     add("--api-key", default="", help=t("key that clients must send (default: BETTERSYNTH_API_KEY)"))
     add("--batch-size", type=int, default=8, help=t("requests answered together (default: 8)"))
+    add("--load-in", choices=("nf4", "int8"), default="", help=t("keep the decoder's weights in 4 or 8 bits"))
     add("--device", default="auto", help=t("auto, cpu, cuda or cuda:N"))
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         api_key=args.api_key or os.environ.get("BETTERSYNTH_API_KEY", ""),
         batch_size=args.batch_size,
     )
-    model = load_model(args.model, device=args.device, dtype=args.dtype, weights=args.weights)
+    model = load_model(args.model, device=args.device, dtype=args.dtype, weights=args.weights, load_in=args.load_in)
     server = Server(settings, InterleaveInferencer(model), log=lambda line: print(line, file=sys.stderr, flush=True))
     print(t("serving {model} at {url} (OpenAI interface: {url}v1)", model=settings.model, url=server.url), flush=True)
     try:

@@ -71,6 +71,9 @@ def _request(args: argparse.Namespace) -> tuple[Path, str, Path, tuple[str, ...]
 
         config = load_submission(args.config)
     workspace = args.workspace or (config.workspace if config else Path())
+    if not workspace.is_dir():
+        hint = t("make a kit with: bettersynth init {folder}", folder=workspace)
+        raise ConfigError(t("no such folder"), where="WORKSPACE", got=workspace, hint=hint)
     track = args.track or (config.track if config else track_of(workspace))
     if track is None:
         raise ConfigError(t("this folder does not say its track"), where=str(workspace), hint=t("give it with --track"))

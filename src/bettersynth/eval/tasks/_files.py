@@ -113,7 +113,7 @@ def find_images(folder: Path, names: Iterable[str], places: Sequence[str]) -> di
             found[name] = path.absolute()
     if missing:
         raise DataError(
-            t("{n} pictures of the evaluation are missing", n=len(missing)),
+            t("{n} pictures are missing from the evaluation", n=len(missing)),
             where=str(folder / places[0]),
             got=", ".join(missing[:3]) + (" ..." if len(missing) > 3 else ""),
             expected=t("{n} pictures", n=len(found) + len(missing)),

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bettersynth.core.errors import DataError
+from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.core.seed import derive_seed
 from bettersynth.models.bagel.autoencoder import AutoEncoder
@@ -20,6 +20,7 @@ from bettersynth.models.bagel.config import BagelConfig, load_config
 from bettersynth.models.bagel.glue import PositionTable
 from bettersynth.models.bagel.model import BagelModel
 from bettersynth.models.bagel.tokens import special_tokens
+from bettersynth.models.layers.quantize import FEW_BITS, FewBitLinear, keep_in_few_bits
 from bettersynth.models.stream import TensorReader, write_stream
 from bettersynth.models.weights import load_tensors, write_json
 
@@ -35,7 +36,13 @@ _WRAPPERS = ("module.", "_orig_mod.")
 
 
 def load_checkpoint(
-    folder: Path, *, dtype: torch.dtype, weights: Path | None = None, attention: str = "sdpa", has_vae: bool = True
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    weights: Path | None = None,
+    attention: str = "sdpa",
+    has_vae: bool = True,
+    load_in: str = "",
 ) -> BagelModel:
     """A model from an official folder. Peak memory is the model's own size plus one tensor.
 
@@ -45,6 +52,8 @@ def load_checkpoint(
         weights: another weight file, e.g. a ``trained_model.pt``.
         attention: ``sdpa`` or ``flex``.
         has_vae: whether ``ae.safetensors`` is read.
+        load_in: ``nf4`` or ``int8`` keeps the matrices of the decoder's layers in few bits, each from the moment it is
+            read; for inference alone.
 
     Raises:
         DataError: files are missing or damaged, or tensors do not fit the configuration.
@@ -57,10 +66,15 @@ def load_checkpoint(
     config = load_config(folder, special=special_tokens(folder), latent_rows=rows)
     with torch.device("meta"):
         model = BagelModel(config, attention=attention)
+    if load_in:
+        if load_in not in FEW_BITS:
+            expected = t("one of: {names}", names=", ".join(FEW_BITS))
+            raise ConfigError(t("unsupported value"), where="load_in", got=load_in, expected=expected)
+        keep_in_few_bits(model.decoder.layers, load_in)
     fill(model, path, dtype=dtype, optional=TABLES)
     for table in (model.latent_pos_embed, model.vit_pos_embed):
         table.fill()
-    model.to(dtype)
+        table.to(dtype)
     if has_vae:
         model.set_autoencoder(load_autoencoder(folder, config))
     model.tokenizer_folder = str(folder)
@@ -111,6 +125,8 @@ def fill(module: nn.Module, path: Path, *, dtype: torch.dtype, optional: tuple[s
         else:
             owner, key, _ = wanted[name]
             owner._parameters[key] = nn.Parameter(read())
+            if isinstance(owner, FewBitLinear) and key == "weight":
+                owner.settle()
     problems += [t("missing: {names}", names=name) for name in wanted if name not in seen and name not in optional]
     if problems:
         raise DataError(
@@ -149,7 +165,12 @@ def save_checkpoint(model: BagelModel, folder: Path, *, dtype: torch.dtype | Non
         model: its autoencoder is written too if it has one.
         folder: made if absent.
         dtype: of the written weights; by default the model's own. The autoencoder is always written in float32.
+
+    Raises:
+        ConfigError: the weights are kept in few bits.
     """
+    if any(isinstance(part, FewBitLinear) for part in model.modules()):
+        raise ConfigError(t("weights in few bits cannot be saved"), expected=t("the model in full precision"))
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in model.config.files().items():
         write_json(value, folder / name)

@@ -100,7 +100,7 @@ def test_damaged_question_lines_are_named(data, how, message):
 
 def test_missing_files_say_what_is_missing(data):
     (data / "textvqa" / "train_images" / "p1.png").unlink()
-    with pytest.raises(DataError, match="1 pictures") as caught:
+    with pytest.raises(DataError, match="1 picture is missing") as caught:
         textvqa.samples(_target(data))
     assert "p1.png" in caught.value.got
     (data / "textvqa" / "llava_textvqa_val_v051_ocr.jsonl").unlink()

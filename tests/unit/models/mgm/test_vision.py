@@ -48,7 +48,7 @@ def test_missing_and_incomplete_weights(folder, tmp_path):
     tensors = trunk_to_open_clip(load_convnext_trunk(folder))
     tensors.pop("visual.trunk.stem.0.bias")
     save_file(tensors, tmp_path / "open_clip_model.safetensors")
-    with pytest.raises(DataError, match="1 tensors are missing") as caught:
+    with pytest.raises(DataError, match="1 tensor is missing") as caught:
         load_convnext_trunk(tmp_path)
     assert "vision_stem.0.bias" in caught.value.render()
     save_file({"text.weight": torch.zeros(1)}, tmp_path / "open_clip_model.safetensors")

@@ -1,4 +1,4 @@
-"""Frozen weights in 4 or 8 bits for low-rank training, in plain PyTorch: the same bits everywhere, no extra needed.
+"""Frozen weights in 4 or 8 bits, for low-rank training and inference, in plain PyTorch: the same bits everywhere.
 
 nf4: blocks of 64 numbers share one float32 scale, each number is one of 16 quantiles of a normal distribution.
 int8: every row has one float32 scale, each number is a whole one from -127 to 127.
@@ -19,6 +19,7 @@ NF4_VALUES = (
     *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725),
     *(0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
 )
+FEW_BITS = ("nf4", "int8")
 _BLOCK = 64
 _INT8_MAX = 127
 
@@ -50,6 +51,38 @@ class FrozenWeight(nn.Module):
         """(..., in) -> (..., out); the dense weight exists during the product only, forward and backward."""
         product: torch.Tensor = _Linear.apply(x, self.codes, self.scale, self.shape)
         return product if bias is None else product + bias.to(product.dtype)
+
+
+class FewBitLinear(nn.Module):
+    """A linear layer for inference whose weight is kept in few bits from the moment it is loaded.
+
+    Args:
+        linear: whose sizes it has; its weight may still be without memory.
+        kind: ``nf4`` or ``int8``.
+    """
+
+    def __init__(self, linear: nn.Linear, kind: str) -> None:
+        super().__init__()
+        self.weight, self.bias, self.kind = linear.weight, linear.bias, kind
+
+    def settle(self) -> None:
+        """Replace the weight that has just been loaded by its few bits."""
+        packed = FrozenWeight(self.weight, self.kind)
+        del self.weight
+        self.packed = packed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) -> (..., out)."""
+        return self.packed.linear(x, self.bias)
+
+
+def keep_in_few_bits(module: nn.Module, kind: str) -> int:
+    """Prepare all linear layers below a module, before their weights are loaded; returns how many."""
+    found = [(owner, name, part) for owner in module.modules() for name, part in owner.named_children()]
+    linears = [(owner, name, part) for owner, name, part in found if isinstance(part, nn.Linear)]
+    for owner, name, part in linears:
+        setattr(owner, name, FewBitLinear(part, kind))
+    return len(linears)
 
 
 class _Linear(torch.autograd.Function):
