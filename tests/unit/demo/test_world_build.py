@@ -119,6 +119,10 @@ def test_pool_files_agree(workspace: Path) -> None:
         requests.add(human["value"].replace("<image>", "").strip())
     assert len(requests) >= 8
     assert not any("noise" in row for row in rows)
+    noise = {label["id"]: label["noise"] for label in labels}
+    copies = {label["id"]: label["copy_of"] for label in labels if "copy_of" in label}
+    assert {row for row, kind in noise.items() if "duplicate" in kind} == set(copies)
+    assert {noise[first] for first in copies.values()} == {"clean"}
 
 
 def test_instruction_letters_are_balanced_and_reading_is_rare() -> None:

@@ -122,7 +122,7 @@ def make_pool(count: int, rng: random.Random) -> list[Pair]:
     for noise in classes:
         if noise == "duplicate":
             source = rng.choice(clean)
-            pairs.append(Pair(source.scene, source.text, noise))
+            pairs.append(Pair(source.scene, source.text, noise, source))
         elif noise == "near_duplicate":
             pairs.append(near_duplicate(rng.choice(clean), rng))
     rng.shuffle(pairs)
@@ -132,16 +132,17 @@ def make_pool(count: int, rng: random.Random) -> list[Pair]:
 def _write_pool(root: Path, count: int, rng: random.Random) -> dict[str, Any]:
     folder = root / POOL_DIR
     pairs = make_pool(count, rng)
+    keys = {id(pair): f"{number:09d}" for number, pair in enumerate(pairs)}
     rows, questions, labels = [], [], []
     for number, pair in enumerate(pairs):
-        key = f"{number:09d}"
+        key = keys[id(pair)]
         image = f"images/{number // 1000:05d}/{key}.jpg"
         _save_picture(pair.scene, folder / image)
         request = rng.choice(CAPTION_REQUESTS)
         human = f"{LLAVA_IMAGE}\n{request}" if rng.random() < 0.5 else f"{request}\n{LLAVA_IMAGE}"
         rows.append({"id": key, "images": [image], "text": f"{DJ_IMAGE}\n{pair.text} {DJ_EOC}"})
         questions.append({"id": key, "image": image, "conversations": _turns(human, pair.text)})
-        labels.append({"id": key, "noise": pair.noise})
+        labels.append({"id": key, "noise": pair.noise} | ({"copy_of": keys[id(pair.source)]} if pair.source else {}))
     _write_jsonl(folder / POOL_FILE, rows)
     _write_json(folder / POOL_QUESTIONS_FILE, questions)
     _write_jsonl(root / HIDDEN_DIR / "noise_labels.jsonl", labels)

@@ -81,11 +81,12 @@ _FILLERS = (
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A picture's scene, the text that goes with it, and the hidden quality class of the pair."""
+    """A picture's scene, the text that goes with it, the hidden quality class, and the pair that it repeats, if any."""
 
     scene: Scene
     text: str
     noise: str
+    source: Pair | None = None
 
 
 def draw_class(mix: dict[str, float], rng: random.Random) -> str:
@@ -129,7 +130,7 @@ def near_duplicate(pair: Pair, rng: random.Random) -> Pair:
     """The same scene photographed again (new photometric noise) with nearly the same caption."""
     scene = Scene(pair.scene.background, pair.scene.things, pair.scene.signs, rng.getrandbits(32))
     text = rng.choice((f"{pair.text} again", f"another view : {pair.text}", f"{pair.text} ( 2 )"))
-    return Pair(scene, text, "near_duplicate")
+    return Pair(scene, text, "near_duplicate", pair)
 
 
 def _different_scene(scene: Scene, vocab: Vocabulary, rng: random.Random) -> Scene:
