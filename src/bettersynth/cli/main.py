@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from bettersynth import __version__
-from bettersynth.core.errors import BetterSynthError, ConfigError
+from bettersynth.core.errors import BetterSynthError, ConfigError, PeerLost
 from bettersynth.core.lang import LANGUAGES, set_language, t
 from bettersynth.core.registry import Registry, did_you_mean
 
@@ -169,7 +169,8 @@ def _take_language(argv: list[str]) -> str | None:
     return None
 
 
-def _dispatch(argv: list[str]) -> int:
+def _dispatch(words: list[str]) -> int:
+    argv = words
     wanted = _take_language(argv)
     set_language(wanted)
     if wanted is not None and wanted not in LANGUAGES:
@@ -189,6 +190,7 @@ def _dispatch(argv: list[str]) -> int:
     module: Any = COMMANDS.module(name)
     rewrite = getattr(module, "rewrite", list)
     arguments = build_parser(name).parse_args(rewrite(argv[1:]))
+    arguments.words = words
     return int(module.run(arguments) or 0)
 
 
@@ -206,6 +208,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
+    except PeerLost as error:
+        if "BETTERSYNTH_LAUNCHED" not in os.environ:
+            print(error.render(), file=sys.stderr)
+        return error.exit_code
     except BetterSynthError as error:
         sys.stdout.flush()
         print(error.render(), file=sys.stderr)

@@ -131,6 +131,7 @@ def _nested(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, An
 def _train_preset(args: argparse.Namespace, config: Any) -> int:
     from bettersynth.cli.commands.train import shown
     from bettersynth.cli.render import print_facts, print_json
+    from bettersynth.train.launch import choose_processes, launch
     from bettersynth.train.plan import plan_stage
     from bettersynth.train.stages import run_stage
 
@@ -139,6 +140,9 @@ def _train_preset(args: argparse.Namespace, config: Any) -> int:
         plan = asdict(plan_stage(config, out=out))
         print_json([plan]) if args.json else print_facts({key: value for key, value in plan.items() if value != ()})
         return 0
+    processes = choose_processes(args.processes, [config])
+    if processes > 1:
+        return launch(args.words, processes)
     artifact = run_stage(config, out=out)
     facts = {"stage": "joint", "folder": str(artifact.folder), "digest": artifact.digest, **shown(artifact)}
     print_json(facts) if args.json else print_facts(facts)

@@ -20,7 +20,7 @@ PLACE_KEYS = frozenset({"data", "image_root", "bases", "model_zoo", "init_from",
 MACHINE_KEYS = frozenset(
     {
         *("workers", "prefetch_batches", "pixel_cache_bytes", "feature_cache", "feature_cache_bytes"),
-        *("device", "gradient_checkpointing", "packing", "track_memory", "offload_optimizer"),
+        *("device", "gradient_checkpointing", "packing", "track_memory", "offload_optimizer", "sharding"),
         *("logging_steps", "save_steps", "save_total_limit", "report_to", "gradient_accumulation_steps"),
         "alignment_probe",
     }
@@ -43,6 +43,10 @@ def _number(value: Any) -> Any:
 def _off(value: Any) -> Any:
     # YAML reads a bare off as false.
     return None if value in ("off", False) else value
+
+
+def _on_off(value: Any) -> Any:
+    return "off" if value is False else value
 
 
 Number = Annotated[float, BeforeValidator(_number)]
@@ -176,6 +180,10 @@ class StageConfig(BaseModel):
     gradient_checkpointing: bool | Annotated[int, Field(ge=1)] = False
     """Recompute layer activations in the backward pass: less memory, more time, same result. true: of all layers of the
     language model; a number: of its first so many layers, as few as the memory asks for."""
+    sharding: Annotated[Literal["off", "grad_op", "full"], BeforeValidator(_on_off)] = "off"
+    """With several processes, split trained weights, gradients and optimiser states among them (FSDP2). full: a layer's
+    weights are whole only while it is at work, as in ZeRO-3. grad_op: from its forward to its backward pass, as in
+    ZeRO-2, which exchanges less. Neither changes the arithmetic beyond rounding; in one process it has no effect."""
     offload_optimizer: bool = False
     """Keep float32 weights, their gradients and the optimiser's states in the host's memory (16 bytes a trained
     parameter) and update there; the device holds the weights in `precision`. With fp32 not a bit of the result

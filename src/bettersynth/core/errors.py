@@ -129,6 +129,12 @@ class RuleError(BetterSynthError):
         return "\n".join([head, *(f"  - {reason}" for reason in self.reasons), *rest])
 
 
+class PeerLost(BetterSynthError):
+    """Another process of the same training has ended; its own message says why (exit code 75: try again)."""
+
+    exit_code = 75
+
+
 class RunInterrupted(BetterSynthError):
     """The run was interrupted; running the same command again continues it (exit code 130)."""
 

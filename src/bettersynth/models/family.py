@@ -126,6 +126,22 @@ class LoraSites:
     base: str
 
 
+@dataclass(frozen=True, slots=True)
+class ShardUnits:
+    """How a family's weights are split among processes (its optional method ``shard_units``).
+
+    The method also makes the model run every unit in every pass, whatever is in the batch: all processes exchange
+    weights at the same time.
+
+    Attributes:
+        modules: whole only while they are at work, in the order in which they work.
+        whole: kept whole in every process: frozen parts that only some batches need.
+    """
+
+    modules: tuple[nn.Module, ...]
+    whole: tuple[nn.Module, ...]
+
+
 class Processor(Protocol):
     """Turns records into batches; text first, pixels only for what is really trained on."""
 

@@ -15,9 +15,11 @@ import torch
 from torch import nn
 
 from bettersynth.core.artifact import sync_folder, write_atomic
-from bettersynth.core.errors import DataError
+from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.fingerprint import digest_bytes, digest_file
 from bettersynth.core.lang import t
+from bettersynth.train.distributed import Devices
+from bettersynth.train.shards import FOLDER as SHARDS
 
 STATE_FILE = "state.pt"
 DONE_FILE = "state.json"
@@ -107,23 +109,50 @@ def unpack_state(
     return Counters(**state["counters"])
 
 
-def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
-    """Write ``checkpoint-STEP`` and remove all but the newest ``keep``.
+def temporary_folder(folder: Path, step: int) -> Path:
+    """Where ``checkpoint-STEP`` is written before it gets its name."""
+    return folder / f".{_PREFIX}{step}.tmp"
+
+
+def begin_state(folder: Path, step: int) -> None:
+    """Make an empty :func:`temporary_folder`. Raises DataError: the folder is read-only or the disk is full."""
+    temporary = temporary_folder(folder, step)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise _cannot_save(folder, error) from error
+
+
+def _cannot_save(where: Path, error: Exception) -> DataError:
+    return DataError(
+        t("cannot save the training state"),
+        where=str(where),
+        got=str(error).splitlines()[0],
+        hint=t("choose a writable output folder with free space"),
+    )
+
+
+def save_state(
+    folder: Path, step: int, state: Mapping[str, Any], keep: int, shards: Mapping[str, str] | None = None
+) -> Path:
+    """Write ``checkpoint-STEP`` after :func:`begin_state`, and remove all but the newest ``keep``.
 
     The folder gets its name only when all its files are on disk, so a folder of that name is whole.
+
+    Args:
+        shards: digests of what lies in the folder's ``shards`` already.
 
     Raises:
         DataError: the folder is read-only or the disk is full.
     """
     target = folder / f"{_PREFIX}{step}"
-    temporary = folder / f".{target.name}.tmp"
+    temporary = temporary_folder(folder, step)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         torch.save(dict(state), temporary / STATE_FILE)
         with (temporary / STATE_FILE).open("rb+") as handle:
             os.fsync(handle.fileno())
-        done = {"step": step, "digest": digest_file(temporary / STATE_FILE)}
+        done = {"step": step, "digest": digest_file(temporary / STATE_FILE), "shards": dict(shards or {})}
         write_atomic(temporary / DONE_FILE, json.dumps(done).encode())
         if target.exists():
             shutil.rmtree(target)
@@ -131,12 +160,7 @@ def save_state(folder: Path, step: int, state: Mapping[str, Any], keep: int) -> 
         sync_folder(folder)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
-        raise DataError(
-            t("cannot save the training state"),
-            where=str(target),
-            got=str(error).splitlines()[0],
-            hint=t("choose a writable output folder with free space"),
-        ) from error
+        raise _cannot_save(target, error) from error
     for old in saved_states(folder)[keep:]:
         shutil.rmtree(old)
     return target
@@ -152,18 +176,40 @@ def saved_states(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
-def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[Path]]:
-    """The newest undamaged state, or None; and the damaged ones that were passed over."""
+def load_newest(folder: Path, devices: Devices) -> tuple[dict[str, Any] | None, Path, list[Path]]:
+    """The newest undamaged state or None, its folder, and the damaged ones that were passed over; the same in all
+    processes.
+
+    Raises:
+        ConfigError: not every process sees the folder that process 0 sees.
+    """
     damaged: list[Path] = []
-    for path in saved_states(folder):
-        try:
-            done = json.loads((path / DONE_FILE).read_text(encoding="utf-8"))
-            if digest_file(path / STATE_FILE) == done["digest"]:
-                return torch.load(path / STATE_FILE, map_location="cpu", weights_only=True), damaged
-        except (OSError, ValueError, KeyError, RuntimeError):
-            pass
+    found: Path | None = None
+    for path in saved_states(folder) if devices.is_main else ():
+        if _is_whole(path):
+            found = path
+            break
         damaged.append(path)
-    return None, damaged
+    found, damaged = devices.gather((found, damaged))[0]
+    seen = devices.gather(found is None or (found / STATE_FILE).is_file())
+    if not all(seen):
+        raise ConfigError(t("the processes do not see the same output folder"), where=str(folder))
+    if found is None:
+        return None, folder, damaged
+    # Mapped, so that a process that keeps a part of the tensors reads no more than that.
+    is_mapped = devices.world > 1
+    state = torch.load(found / STATE_FILE, map_location="cpu", weights_only=True, mmap=is_mapped)
+    return state, found, damaged
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        done = json.loads((path / DONE_FILE).read_text(encoding="utf-8"))
+        digests = {STATE_FILE: done["digest"]}
+        digests |= {f"{SHARDS}/{name}": digest for name, digest in done.get("shards", {}).items()}
+        return all(digest_file(path / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def remove_states(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -104,7 +105,7 @@ def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
 def open_devices(wanted: str) -> Iterator[Devices]:
     """Join the process group that torchrun announces in the environment, or be the only process.
 
-    A group that exists already is used and left open.
+    A group that exists already is used.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     device = choose_device(wanted, int(os.environ.get("LOCAL_RANK", "0")))
@@ -113,11 +114,25 @@ def open_devices(wanted: str) -> Iterator[Devices]:
     if world == 1:
         yield Devices(0, 1, device)
         return
-    opened = not dist.is_initialized()
-    if opened:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Devices(dist.get_rank(), dist.get_world_size(), device)
-    finally:
-        if opened:
-            dist.destroy_process_group()
+    if not dist.is_initialized():
+        # Tensors on the host are exchanged, too: offloaded gradients, states, notes between the processes. The group
+        # stays until the process ends, as a second one at the same address could meet the end of the first.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        atexit.register(_close)
+    yield Devices(dist.get_rank(), dist.get_world_size(), device)
+
+
+_BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Read error", "Write error")
+"""What gloo says when a neighbour is gone; it has no kind of error for that."""
+
+
+def is_peer_lost(error: BaseException) -> bool:
+    """Whether an error of an exchange means that another process has ended."""
+    if isinstance(error, dist.DistNetworkError | dist.DistBackendError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _BROKEN)
+
+
+def _close() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -19,7 +19,7 @@ from bettersynth.config.train import StageConfig
 from bettersynth.models.family import Batch, ModelFamily
 from bettersynth.train import lora, memory, optim
 from bettersynth.train.distributed import Devices
-from bettersynth.train.offload import build_offload
+from bettersynth.train.placement import Replicated
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model
 
 _CPU = Devices(0, 1, torch.device("cpu"))
@@ -113,10 +113,9 @@ class _Step:
 
     def __init__(self, config: StageConfig, family: ModelFamily, model: nn.Module) -> None:
         self.config, self.family, self.model = config, family, model
-        self.parameters = self.trained = prepare_model(config, family, model, _CPU)
-        self.offload = build_offload(config, self.trained)
-        if self.offload is not None:
-            self.parameters = self.offload.masters
+        prepare_model(config, family, model)
+        self.placement = Replicated(config, model, _CPU)
+        self.trained, self.parameters = self.placement.trained, self.placement.parameters
         self.optimizer = optim.build_optimizer(self.parameters, config)
         model.train()
 
@@ -129,16 +128,13 @@ class _Step:
 
     def update(self) -> None:
         """Clip and step."""
-        for _, parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        grads = optim.gradients(parameter for _, parameter in self.parameters)
+        self.placement.collect()
+        grads = self.placement.reduce()
         optim.total_norm(grads)
         torch._foreach_mul_(grads, 0.5)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.offload is not None:
-            self.offload.refresh()
+        self.placement.refresh()
 
 
 def _drop_values(model: nn.Module) -> None:

@@ -176,7 +176,8 @@ def measured(training: Training, *, is_tracked: bool) -> Iterator[dict[str, Any]
         A dictionary that is filled at the end of the block.
     """
     facts: dict[str, Any] = {}
-    device = training.trained[0][1].device
+    tensors = (*training.model.parameters(), *training.model.buffers())
+    device = next((tensor.device for tensor in tensors if tensor.is_cuda), tensors[0].device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         try:

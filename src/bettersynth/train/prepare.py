@@ -1,4 +1,4 @@
-"""Make a model ready for a stage: what is frozen, in which precision, on which device."""
+"""Make a model ready for a stage: what is frozen, in which precision."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
 from bettersynth.models.family import ModelFamily, Processor
 from bettersynth.train import lora
-from bettersynth.train.distributed import Devices
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def prepare_model(
-    config: StageConfig, family: ModelFamily, model: nn.Module, devices: Devices
-) -> list[tuple[str, nn.Parameter]]:
-    """Freeze, cast and move a model; returns the trained parameters, which stay float32.
+def prepare_model(config: StageConfig, family: ModelFamily, model: nn.Module) -> None:
+    """Freeze and cast a model where it is; the trained parameters stay float32.
 
     Raises:
         ConfigError: the family trains nothing in this stage, or cannot do what the config asks for.
@@ -46,11 +43,6 @@ def prepare_model(
             enable(model, config.gradient_checkpointing)
     if config.unified is not None and config.unified.compile:
         family.compile(model)  # type: ignore[attr-defined]
-    if any(tensor.device != devices.device for tensor in (*model.parameters(), *model.buffers())):
-        model.to(devices.device)
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    devices.broadcast_([parameter.data for _, parameter in trained])
-    return trained
 
 
 def prepare_processor(config: StageConfig, family: ModelFamily, model: nn.Module, processor: Processor) -> Processor:

@@ -162,7 +162,7 @@ class AlignmentProbe:
         chunks = [self._held_out[at : at + size] for at in range(0, len(self._held_out), size)]
         mine: list[tuple[list[float], list[tuple[float, float]]]] = []
         run.model.eval()
-        for indices, batch in run.batches(chunks[run.devices.rank :: run.devices.world]):
+        for indices, batch in run.batches(run.share(chunks)):
             right = sample_means(family.detailed_loss(run.model, batch), len(indices)).tolist()
             pairs: list[tuple[float, float]] = []
             for turn in range(1, min(OTHERS, len(indices) - 1) + 1):
@@ -175,7 +175,7 @@ class AlignmentProbe:
                         pairs.append((right[place], wrong[place]))
             mine.append((right, pairs))
         run.model.train()
-        parts = [part for rank in run.devices.gather(mine) for part in rank]
+        parts = [part for rank in run.gather(mine) for part in rank]
         return [loss for own, _ in parts for loss in own], [pair for _, pairs in parts for pair in pairs]
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from bettersynth.config.load import raise_all
 from bettersynth.config.train import StageConfig
 from bettersynth.core.artifact import Artifact, write_atomic, write_manifest
-from bettersynth.core.errors import BetterSynthError, ConfigError, DataError, RunInterrupted
+from bettersynth.core.errors import BetterSynthError, ConfigError, DataError, PeerLost, RunInterrupted
 from bettersynth.core.fingerprint import canonical_json, digest_json
 from bettersynth.core.lang import t
 from bettersynth.core.meter import Meter
@@ -26,7 +26,7 @@ from bettersynth.train import checkpoint, lora, unified_result
 from bettersynth.train.bases import load_start, start_digests
 from bettersynth.train.callbacks import LOG_FILE, Callback, Callbacks, TerminalProgress, build_callbacks
 from bettersynth.train.data import prepare, rejected_lines
-from bettersynth.train.distributed import Devices, open_devices
+from bettersynth.train.distributed import Devices, is_peer_lost, open_devices
 from bettersynth.train.examples import TrainingSet
 from bettersynth.train.prepare import COMPUTE_DTYPES
 from bettersynth.train.preset import Preset, load_preset, stage_settings
@@ -79,6 +79,7 @@ def run_stage(
         ConfigError: ``out`` holds a run with other settings or inputs, or the settings cannot be carried out.
         DataError: inputs are missing or damaged, too many bad samples, or nothing can be written.
         RunInterrupted: stopped by the user, resumable.
+        PeerLost: another of the processes has ended.
     """
     watchers = [progress or TerminalProgress(), *callbacks]
     technique_settings(config.techniques)
@@ -95,6 +96,14 @@ def run_stage(
             writers = build_callbacks(config, out)
             with _lock(job):
                 return _train(job, load_family(config.family), [*writers, *watchers])
+    except RuntimeError as error:
+        if not is_peer_lost(error):
+            raise
+        raise PeerLost(
+            t("another process of this training has ended; its own message says why"),
+            where=str(out),
+            hint=t("run the same command again; it continues from the last state"),
+        ) from error
     except KeyboardInterrupt:
         # Outside the loop, or pressed twice in it: nothing new is saved.
         raise RunInterrupted(

@@ -39,6 +39,7 @@ class TechniqueRun:
         batches: makes batches on the device from lists of sample indices, and gives back the usable indices of each.
         out: folder of the run.
         note: tells the user something.
+        is_lockstep: whether all processes must make the same passes through the model.
     """
 
     config: StageConfig
@@ -51,6 +52,15 @@ class TechniqueRun:
     batches: BatchSource
     out: Path
     note: Callable[[str], None]
+    is_lockstep: bool = False
+
+    def share(self, items: Sequence[Any]) -> Sequence[Any]:
+        """This process's part of the work on some items; in lockstep each does all of it."""
+        return items if self.is_lockstep else items[self.devices.rank :: self.devices.world]
+
+    def gather(self, part: Any) -> list[Any]:
+        """The parts of the work, known to every process."""
+        return [part] if self.is_lockstep else self.devices.gather(part)
 
 
 class Technique:
@@ -60,8 +70,11 @@ class Technique:
         needs: optional methods of the family that it calls.
         is_detailed: whether the loss must come with :class:`TargetDetail`.
         window: steps after which :meth:`reorder` is asked again, or None.
+        is_lockstep: whether it makes the same passes through the model in every process, whatever is in the batch, and
+            keeps nothing that is as large as the weights; only then can it be used while weights are split.
     """
 
+    is_lockstep: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ()
     is_detailed: ClassVar[bool] = False
 
@@ -233,10 +246,10 @@ def start_losses(run: TechniqueRun) -> torch.Tensor:
     was_training = run.model.training
     run.model.eval()
     with torch.no_grad():
-        for indices, batch in run.batches(chunks[run.devices.rank :: run.devices.world]):
+        for indices, batch in run.batches(run.share(chunks)):
             values = sample_means(family.detailed_loss(run.model, batch), len(indices)).tolist()
             mine |= dict(zip(indices, values, strict=True))
     run.model.train(was_training)
-    known = {index: value for part in run.devices.gather(mine) for index, value in part.items()}
+    known = {index: value for part in run.gather(mine) for index, value in part.items()}
     mean = sum(known.values()) / max(1, len(known))
     return torch.tensor([known.get(index, mean) for index in range(len(by_length))], dtype=torch.float64)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from bettersynth.config.train import StageConfig
-from bettersynth.core.errors import BetterSynthError, ConfigError, DataError, RunInterrupted
+from bettersynth.core.errors import BetterSynthError, DataError, RunInterrupted
 from bettersynth.core.lang import t
 from bettersynth.core.meter import cpu_seconds
 from bettersynth.core.seed import derive_seed
@@ -31,7 +31,7 @@ from bettersynth.train.features import open_features
 from bettersynth.train.loader import Loader, MicroBatch
 from bettersynth.train.memory import measured
 from bettersynth.train.mixture import pack_batches
-from bettersynth.train.offload import build_offload
+from bettersynth.train.placement import build_placement
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model, prepare_processor
 from bettersynth.train.probe import AlignmentProbe, open_probe
 from bettersynth.train.sampler import OrderSpec, micro_batches
@@ -103,10 +103,9 @@ class Trainer:
         self.spec = order_spec(config, data)
         self.order = data.order(self.spec)
         self.parts = joint.build_parts(config, data)
-        self.parameters = self.trained = prepare_model(config, family, model, devices)
-        self.offload = build_offload(config, self.trained)
-        if self.offload is not None:
-            self.parameters = self.offload.masters
+        prepare_model(config, family, model)
+        self.placement = build_placement(config, family, model, devices)
+        self.trained, self.parameters = self.placement.trained, self.placement.parameters
         self.optimizer = optim.build_optimizer(self.parameters, config)
         self.scaler = torch.amp.GradScaler(devices.device.type) if config.precision == "fp16" else None
         self.average = build_average(config, self.parameters)
@@ -123,7 +122,7 @@ class Trainer:
         )
         self._run = TechniqueRun(
             *(config, family, model, self.parameters, data, self.spec, devices),
-            *(self._batches, out, self.callbacks.on_note),
+            *(self._batches, out, self.callbacks.on_note, self.placement.is_lockstep),
         )
         self.techniques = Techniques(self._run)
         self.probe: AlignmentProbe | None = None
@@ -214,11 +213,17 @@ class Trainer:
                 )
 
     def _plan(self, first: int, last: int) -> Iterator[tuple[int, int, list[int]]]:
-        """This process's forward passes: every world-th one of each step."""
+        """This process's forward passes: every world-th one of each step.
+
+        In lockstep every process makes equally many: one that runs out makes the step's first pass again, which does
+        not count (its number is none of the step's).
+        """
+        world, rank = self.devices.world, self.devices.rank
         for step in range(first, last):
-            for number, indices in enumerate(self._passes(step)):
-                if number % self.devices.world == self.devices.rank:
-                    yield step, number, indices
+            passes = self._passes(step)
+            rounds = -(-len(passes) // world) if self.placement.is_lockstep else -(-(len(passes) - rank) // world)
+            for number in range(rank, rank + rounds * world, world):
+                yield step, number, passes[number] if number < len(passes) else passes[0]
 
     def _passes(self, step: int) -> list[list[int]]:
         """The samples of each forward pass of a step, over all processes."""
@@ -242,16 +247,24 @@ class Trainer:
         sums = torch.zeros(7 + self.parts.width, dtype=torch.float64, device=self.devices.device)
         bad: list[tuple[int, RejectedRow]] = []
         known = [0, 0]
+        num_passes = len(self._passes(step))
         for item in micro:
-            bad.extend(item.bad)
+            is_counted = item.number < num_passes
+            if is_counted:
+                bad.extend(item.bad)
             if item.batch is None:
-                continue
+                if not self.placement.is_lockstep:
+                    continue
+                item, is_counted = self._stand_in(item), False
             self._seed(step, item.number)
-            loss, facts = self._forward(item, item.batch, expected)
-            sums[:3] += facts[:3]
-            sums[7:] += facts[3:]
-            known[0] += len(item.indices)
-            known[1] += item.num_tokens
+            loss, facts = self._forward(item, expected)
+            if is_counted:
+                sums[:3] += facts[:3]
+                sums[7:] += facts[3:]
+                known[0] += len(item.indices)
+                known[1] += item.num_tokens
+            else:
+                loss = loss * 0.0
             if loss.requires_grad:  # a batch of nothing but frozen parts' targets teaches nothing
                 (self.scaler.scale(loss) if self.scaler is not None else loss).backward()
         sums[3:7] = torch.tensor([*known, len(bad), self._stop.is_set()], dtype=sums.dtype)
@@ -279,10 +292,23 @@ class Trainer:
         counters.last_loss = loss_value
         return loss_value, grad_norm, bool(stop)
 
-    def _forward(self, item: MicroBatch, batch: Batch, expected: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _stand_in(self, item: MicroBatch) -> MicroBatch:
+        """In lockstep, something to compute for a process all of whose pictures are damaged; it does not count.
+
+        Raises:
+            DataError: there is not one usable sample.
+        """
+        for at in range(len(self.order)):
+            found = self.loader.build(item.step, item.number, [self.order[at]])
+            if found.batch is not None:
+                return found
+        raise DataError(t("no usable training sample"))
+
+    def _forward(self, item: MicroBatch, expected: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss to go backward from, and (loss for the record, targets, passes with targets, parts)."""
+        assert item.batch is not None
         with self._autocast():
-            output = self.techniques.loss(self.model, self._on_device(item, batch), item.indices)
+            output = self.techniques.loss(self.model, self._on_device(item, item.batch), item.indices)
         targets = output.num_targets.to(torch.float64)
         passes = (targets > 0).to(torch.float64)
         if self.parts:
@@ -315,14 +341,11 @@ class Trainer:
 
     def _update(self, step: int, factor: float) -> float:
         """Average gradients over processes, clip, and step. ``factor`` turns summed gradients into the mean's."""
-        for _, parameter in self.parameters:
-            if parameter.grad is None:  # no forward pass fell to this process, or the parameter was not used
-                parameter.grad = torch.zeros_like(parameter)
+        self.placement.collect()
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        grads = optim.gradients(parameter for _, parameter in self.parameters)
-        self.devices.sum_(grads)
-        norm = float(optim.total_norm(grads)) * factor
+        grads = self.placement.reduce()
+        norm = self.placement.norm(grads) * factor
         if self.scaler is None:
             self._check_finite(t("gradient norm"), norm, step)
         scale = factor * (optim.clip_factor(norm, self.config.max_grad_norm) if math.isfinite(norm) else 1.0)
@@ -334,8 +357,7 @@ class Trainer:
         else:
             self._scaled_step(norm)
         self.optimizer.zero_grad(set_to_none=True)
-        if self.offload is not None:
-            self.offload.refresh()
+        self.placement.refresh()
         return norm
 
     def _scaled_step(self, norm: float) -> None:
@@ -418,7 +440,7 @@ class Trainer:
 
     def _resume(self) -> dict[str, Any]:
         """Take up the newest state; returns it, empty when there is none."""
-        state, damaged = checkpoint.load_newest(self.out)
+        state, folder, damaged = checkpoint.load_newest(self.out, self.devices)
         for path in damaged:
             self.callbacks.on_note(t("damaged training state passed over: {path}", path=path))
         if state is not None:
@@ -429,37 +451,43 @@ class Trainer:
                     got=t("{n} usable rows", n=len(self.data.examples)),
                     hint=t("put back the missing pictures, or delete the folder to begin again"),
                 )
+            self.placement.open_state(state, folder, self.optimizer)
             self.counters = checkpoint.unpack_state(state, self.parameters, self.optimizer, self.scaler)
-            if self.offload is not None:
-                self.offload.refresh()
+            self.placement.refresh()
             if self.average is not None:
                 self.average.load(state["average"])
             self.techniques.load_state(state["techniques"])
         self._saved_step = self.counters.step
-        steps = self.devices.gather(self.counters.step)
-        if len(set(steps)) > 1:
-            raise ConfigError(t("the processes do not see the same output folder"), where=str(self.out), got=steps)
         return state or {}
 
     def _save(self) -> None:
-        if self.devices.is_main and self._saved_step != self.counters.step:
+        step, devices = self.counters.step, self.devices
+        if self._saved_step != step and (devices.is_main or self.placement.is_lockstep):
             state = checkpoint.pack_state(self.parameters, self.optimizer, self.scaler, self.counters)
             state["samples"] = self.data.digest
             if self.average is not None:
-                state["average"] = self.average.tensors
+                state["average"] = dict(self.average.tensors)
             state["techniques"] = self.techniques.state()
             if self.probe is not None:
                 state["probe"] = self.probe.state()
-            folder = checkpoint.save_state(self.out, self.counters.step, state, self.config.save_total_limit)
-            self.callbacks.on_save(self.counters.step, folder)
-        self._saved_step = self.counters.step
-        self.devices.barrier()
+            if devices.is_main:
+                checkpoint.begin_state(self.out, step)
+            temporary = checkpoint.temporary_folder(self.out, step)
+            digests = self.placement.save_shards(state, temporary, self.optimizer)
+            if devices.is_main:
+                folder = checkpoint.save_state(self.out, step, state, self.config.save_total_limit, digests)
+                self.callbacks.on_save(step, folder)
+        self._saved_step = step
+        devices.barrier()
 
     def _result(self) -> TrainResult:
-        if self.offload is not None:
-            self.offload.restore()
+        self.parameters = self.placement.restore()
+        if self.average is not None:
+            self.average.tensors = self.placement.whole(self.average.tensors)
+            self.average.parameters = self.parameters
         bad = {index: RejectedRow(**row) for index, row in self.counters.bad.items()}
-        digest = checkpoint.weights_digest(self.parameters)
+        digest = checkpoint.weights_digest(self.parameters) if self.devices.is_main else ""
+        digest = self.devices.gather(digest)[0]
         mean_loss = self.counters.loss_total / max(1, self.spec.steps)
         said = self.techniques.facts()
         return TrainResult(self.counters, self.spec.steps, bad, digest, mean_loss, self._earlier_s, said)

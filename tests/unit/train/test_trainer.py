@@ -102,7 +102,8 @@ def test_first_step_has_rate_zero_and_changes_nothing(
 
 def test_only_the_stages_parameters_move(fake: ModuleType, configure: Configure) -> None:
     model = fake.FakeModel()
-    trained = prepare_model(configure(stage=1, precision="bf16"), fake.FakeFamily(), model, CPU)
+    prepare_model(configure(stage=1, precision="bf16"), fake.FakeFamily(), model)
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert [name for name, _ in trained] == ["connector.weight", "connector.bias"]
     assert all(parameter.dtype == torch.float32 for _, parameter in trained)
     assert model.head.weight.dtype == torch.bfloat16
@@ -111,14 +112,14 @@ def test_only_the_stages_parameters_move(fake: ModuleType, configure: Configure)
 
 def test_gradient_checkpointing_is_asked_for_or_refused(fake: ModuleType, configure: Configure) -> None:
     model = fake.FakeModel()
-    prepare_model(configure(gradient_checkpointing=True), fake.FakeFamily(), model, CPU)
+    prepare_model(configure(gradient_checkpointing=True), fake.FakeFamily(), model)
     assert model.checkpointed
 
     class Without(fake.FakeFamily):
         enable_gradient_checkpointing = None
 
     with pytest.raises(ConfigError, match="gradient checkpointing"):
-        prepare_model(configure(gradient_checkpointing=True), Without(), fake.FakeModel(), CPU)
+        prepare_model(configure(gradient_checkpointing=True), Without(), fake.FakeModel())
 
 
 def test_nothing_trainable_is_an_error(fake: ModuleType, configure: Configure) -> None:
@@ -127,7 +128,7 @@ def test_nothing_trainable_is_an_error(fake: ModuleType, configure: Configure) -
             return []
 
     with pytest.raises(ConfigError, match="nothing is trainable"):
-        prepare_model(configure(), Frozen(), fake.FakeModel(), CPU)
+        prepare_model(configure(), Frozen(), fake.FakeModel())
 
 
 def test_non_finite_loss_names_step_and_samples_and_keeps_the_last_state(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -295,22 +294,3 @@ def test_half_precision_and_checkpointed_layers_train(configure: Any, tmp_path: 
         found[name] = _log(tmp_path / name, "loss")
     assert found["saved"] == pytest.approx(found["fp32"], rel=1e-5) == found["one layer"]
     assert found["bf16"] == pytest.approx(found["fp32"], rel=0.03)
-
-
-@pytest.mark.slow
-def test_two_processes_equal_one(folder: Path, tmp_path: Path) -> None:
-    settings = kit.settings(folder, per_device_batch_size=2, epochs=1, unified={"ema_decay": 0.9})
-    (tmp_path / "c.json").write_text(json.dumps(settings))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(KIT), str(tmp_path / "c.json"), str(tmp_path / "two")]
-    pair = [subprocess.Popen(words, env={**os.environ, **group, "RANK": str(rank)}) for rank in range(2)]
-    assert [process.wait() for process in pair] == [0, 0]
-    one = run_stage(stage_config(settings), out=tmp_path / "one", progress=QUIET)
-    for key in ("loss", "text_loss", "image_loss", "grad_norm"):
-        assert _log(tmp_path / "two", key) == pytest.approx(_log(tmp_path / "one", key), rel=1e-4), key
-    facts = json.loads((tmp_path / "two" / "manifest.json").read_text())["facts"]
-    for key in ("rows_trained", "samples_seen", "tokens", "target_tokens", "steps"):
-        assert facts[key] == one.facts[key], key

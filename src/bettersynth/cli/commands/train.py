@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--shapes", metavar="SIZES", help=t("with --plan: plan for these model sizes, without data and weights"))
     add("--plan-tokens", type=positive, metavar="N", help=t("with --shapes: tokens of a sample, image tokens included"))
     add("--devices", type=positive, metavar="N", help=t("with --plan: devices that share the work"))
+    add("--processes", type=positive, metavar="N", help=t("train in N processes (default: one per CUDA device)"))
     add("--json", action="store_true", help=t("print JSON"))
 
 
@@ -186,11 +187,13 @@ def run(args: argparse.Namespace) -> int:
     if args.stage != "1" and args.pretrain_data is None:
         _choose_start(args, overrides)
 
+    from bettersynth.train.launch import choose_processes, count_devices, launch
     from bettersynth.train.stages import run_stage, stage_folder, two_stage_configs
 
     # Stage 2's mistakes are said with stage 1's, before that has run for hours.
     asked = {"1": (1,), "2": (2,), "both": (1, 2)}[args.stage]
-    devices = dict.fromkeys(asked, int(os.environ.get("WORLD_SIZE", "1")))
+    is_known = args.processes or args.devices or "WORLD_SIZE" in os.environ or count_devices() == 1
+    devices = dict.fromkeys(asked, _devices(args)) if is_known else {}
     first, second = two_stage_configs(
         args.preset, inputs, out=args.out, name=args.name, overrides=overrides, devices=devices
     )
@@ -200,6 +203,9 @@ def run(args: argparse.Namespace) -> int:
         _check_start(args)
     if args.plan:
         return _plan(args, stages)
+    processes = choose_processes(args.processes, [config for _, config in stages])
+    if processes > 1:
+        return launch(args.words, processes)
     made = []
     for stage, config in stages:
         artifact = run_stage(config, out=stage_folder(args.out, stage, args.name))
@@ -294,7 +300,7 @@ def shown(artifact: Any) -> dict[str, Any]:
 
 
 def _devices(args: argparse.Namespace) -> int:
-    return args.devices or int(os.environ.get("WORLD_SIZE", "1"))
+    return args.devices or int(os.environ.get("WORLD_SIZE") or args.processes or 1)
 
 
 def _plan(args: argparse.Namespace, stages: list[tuple[int, Any]]) -> int:

@@ -21,7 +21,7 @@ from bettersynth.models.bagel.processor import UnifiedProcessor
 from bettersynth.models.bagel.records import RecordEncoder
 from bettersynth.models.bagel.resize import ResizeRule
 from bettersynth.models.bagel.tokens import BagelTokenizer
-from bettersynth.models.family import BaseFolders, Batch, LoraSites, LossOutput, Processor
+from bettersynth.models.family import BaseFolders, Batch, LoraSites, LossOutput, Processor, ShardUnits
 from bettersynth.models.joint import JointOutput, LossPart
 from bettersynth.models.layers.mot import GEN
 from bettersynth.models.stream import write_stream
@@ -136,6 +136,13 @@ class BagelFamily:
     def trainable(self, model: nn.Module, stage: int) -> list[tuple[str, nn.Parameter]]:
         """Everything but the autoencoder, in every stage; freeze parts by ``requires_grad_`` beforehand."""
         return [(name, parameter) for name, parameter in unwrap(model).named_parameters() if parameter.requires_grad]
+
+    def shard_units(self, model: nn.Module) -> ShardUnits:
+        """Layers of the vision encoder and of the decoder; the autoencoder is not split."""
+        bagel = unwrap(model)
+        bagel.is_uniform = True
+        vit = bagel.vit_model["vision_model"].encoder["layers"]
+        return ShardUnits((*vit, *bagel.decoder.layers), tuple(bagel._autoencoder))
 
     def enable_gradient_checkpointing(self, model: nn.Module, layers: int | None = None) -> None:
         """Trade time for memory in the decoder: in all layers, or in the first so many."""

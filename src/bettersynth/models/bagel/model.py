@@ -24,6 +24,11 @@ from bettersynth.models.layers.attention import PackedAttention
 from bettersynth.models.layers.masks import Visibility
 from bettersynth.models.layers.mot import MotDecoder, MotSizes, Rows
 
+_BEFORE = (
+    *("language_model.model.embed_tokens.", "vit_model.vision_model.embeddings."),
+    *("connector.", "time_embedder.", "vae2llm."),
+)
+"""What a packed sequence is embedded with, besides the layers of the vision encoder."""
 LOSS_CHUNK_TARGETS = 2048
 """Targets whose logits exist at once: 2048 x 152064 float32 values are 1.2 GB."""
 
@@ -108,6 +113,8 @@ class BagelModel(nn.Module):
         self.vit_pos_embed = PositionTable(config.vit_max_num_patch_per_side, dim)
         self.attention = attention
         self.is_und_frozen = False
+        self.is_uniform = False
+        """Whether every pass runs the vision encoder and reaches every trained part, whatever is in the batch."""
         self.tokenizer_folder: str | None = None
         # Not a child: the autoencoder is no part of the checkpoint, never trained, and has a file of its own.
         self._autoencoder: list[AutoEncoder] = []
@@ -182,7 +189,18 @@ class BagelModel(nn.Module):
             parts.append(self.embed_latents(noised["x"], noised["times"], batch["packed_latent_position_ids"]))
             places.append(batch["packed_vae_token_indexes"])
         rows, index = torch.cat([part.to(text.dtype) for part in parts]), torch.cat(places)
-        return torch.zeros_like(rows).index_copy(0, index, rows)
+        embeds = torch.zeros_like(rows).index_copy(0, index, rows)
+        return embeds + self._nothing(batch) if self.is_uniform else embeds
+
+    def _nothing(self, batch: Batch) -> torch.Tensor:
+        """Zero that depends on all that comes before the decoder; a batch without pictures encodes one grey patch."""
+        parts = [p.sum() for name, p in self.named_parameters() if p.requires_grad and name.startswith(_BEFORE)]
+        if not len(batch["packed_vit_token_indexes"]):
+            vit = self.config.vit
+            patch = self.llm2vae.weight.new_zeros(1, 3 * vit.patch_size**2)
+            place = torch.zeros(1, dtype=torch.long, device=patch.device)
+            parts.append(self.embed_vit(patch, place, [1]).sum())
+        return 0.0 * sum(parts)
 
     def add_noise(self, batch: Batch, shift: float | None = None) -> dict[str, torch.Tensor]:
         """Noised latents of a batch.

@@ -25,6 +25,7 @@ from bettersynth.models.family import (
     LoraSites,
     LossOutput,
     Processor,
+    ShardUnits,
 )
 from bettersynth.models.mgm import convert, load
 from bettersynth.models.mgm.collate import collate, pack
@@ -137,6 +138,11 @@ class MgmFamily:
     def lora_sites(self, model: nn.Module) -> LoraSites:
         """Low-rank weights in the language model, projector and miner in full."""
         return LoraSites(_LORA_PATTERN, CONNECTOR, str(_mgm(model).config.get("_name_or_path") or ""))
+
+    def shard_units(self, model: nn.Module) -> ShardUnits:
+        """Gemma's layers; the frozen towers are not split, as batches of texts do not run them."""
+        mgm = _mgm(model)
+        return ShardUnits(tuple(mgm.model.layers), tuple(mgm.model.get_submodule(name) for name in TOWERS))
 
     def enable_gradient_checkpointing(self, model: nn.Module, num_layers: int | None = None) -> None:
         """Trade time for memory in the language model: in all its layers, or in its first ``num_layers``."""

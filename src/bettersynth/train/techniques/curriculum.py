@@ -42,6 +42,8 @@ class Settings(BaseModel):
 class Curriculum(Technique):
     """Sorts each pass into levels. With steps of one modality (``group_by_modality_length``) whole steps are sorted."""
 
+    is_lockstep = True
+
     def __init__(self, settings: Settings, run: TechniqueRun) -> None:
         super().__init__(settings, run)
         self._difficulty: torch.Tensor | None = None

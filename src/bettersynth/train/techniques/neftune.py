@@ -29,6 +29,7 @@ class Settings(BaseModel):
 class Neftune(Technique):
     """Text positions get noise, picture tokens and padding none."""
 
+    is_lockstep = True
     needs = ("with_embeddings",)
 
     def loss(self, inner: LossFn, model: nn.Module, batch: Batch, indices: Sequence[int]) -> LossOutput:
