@@ -246,9 +246,10 @@ static int64_t longest_of(const int64_t *starts, int64_t rows)
     return longest;
 }
 
-/* found[row] = 1 for the texts in which two sentences have the same letters, and for those whose sentences do not end
- * at every mark. kinds: 1 letter, 2 line feed, 4 mark, 8 anything else that decides where a sentence ends; sentences
- * without letters count when they have `least` characters. Returns 0, or -1 without memory. */
+/* found[row] = 1 for the texts in which two sentences have the same letters, and for those with characters that end a
+ * sentence in other ways. kinds: 1 letter, 2 line feed, 4 mark, 8 such a character. A sentence ends after a mark, unless
+ * that mark stands directly behind one that has ended a sentence. Sentences without letters count when they have
+ * `least` blanks. Returns 0, or -1 without memory. */
 int bs_sentences(const uint32_t *letters, const uint8_t *kinds, const int64_t *starts, int64_t rows, int64_t least,
                  uint8_t *found)
 {
@@ -257,29 +258,32 @@ int bs_sentences(const uint32_t *letters, const uint8_t *kinds, const int64_t *s
     if (!table)
         return -1;
     for (int64_t row = 0; row < rows; row++) {
-        int64_t begin = starts[row], seen = 0;
         const int64_t stop = starts[row + 1];
+        int64_t seen = 0, blanks = 0;
+        int is_second = 0;
         uint64_t hash = 0;
-        for (int64_t i = begin; i < stop && !found[row]; i++) {
+        for (int64_t i = starts[row]; i < stop && !found[row]; i++) {
             const uint8_t kind = kinds[i];
             if (kind == 1) {
                 hash = (hash + letters[i] + 1) * 0x9E3779B97F4A7C15ull;
                 hash ^= hash >> 32;
                 seen++;
-            } else if (kind == 8 || (kind == 4 && i + 1 < stop && kinds[i + 1] == 4)) {
+            } else if (kind == 8) {
                 found[row] = 1;
             }
-            if (!(kind & 6) && i + 1 < stop)
+            blanks += letters[i] == ' ' || letters[i] == '\t';
+            const int ends = kind == 2 || (kind == 4 && !is_second);
+            is_second = kind == 4 && !is_second;
+            if (!ends && i + 1 < stop)
                 continue;
-            if (seen || i + 1 - begin >= least) {
+            if (seen || blanks >= least) {
                 const uint64_t entry = ((uint64_t)row + 1) << 32 | (uint32_t)hash;
                 const uint32_t place = place_of(table, bits, entry);
                 found[row] |= table[place] == entry;
                 table[place] = entry;
             }
-            begin = i + 1;
             hash = 0;
-            seen = 0;
+            seen = blanks = 0;
         }
     }
     free(table);

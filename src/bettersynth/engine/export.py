@@ -161,22 +161,8 @@ def _lines(batch: Batch, settings: ExportSettings, scores: list[bytes] | None) -
 
 def _kept(batch: Batch, scores: list[bytes] | None, settings: ExportSettings) -> pa.Table:
     """One ``kept`` event per row."""
-    parts = zip(*(batch.column(name).to_pylist() for name in KEY), strict=True)
-    n = batch.num_rows
-    columns: dict[str, Any] = {
-        "key": [f"{file}:{row}:{child}" if child else f"{file}:{row}" for file, row, child in parts],
-        "id": batch.column(ID),
-        "step": [settings.num_steps] * n,
-        "operator": [""] * n,
-        "action": ["kept"] * n,
-        "reason": [""] * n,
-        "scores": [""] * n if scores is None else [line.decode() for line in scores],
-        "image": [(images or [""])[0] for images in batch.column(IMAGES).to_pylist()],
-        "before": [None] * n,
-        "after": [None] * n,
-    }
-    arrays = [pa.array(columns[field.name], field.type) for field in trace.SCHEMA]
-    return pa.Table.from_arrays(arrays, schema=trace.SCHEMA)
+    listed: Any = "" if scores is None else scores
+    return trace.events_of(batch, range(batch.num_rows), step=settings.num_steps, action="kept", scores=listed)
 
 
 def _from_spool(

@@ -40,7 +40,7 @@ class Scores:
         part = self._old.get(name)
         if part is None or not part.num_rows or not batch.num_rows:
             return {}, np.zeros(batch.num_rows, bool)
-        known, asked = _codes(part), _codes(batch)
+        known, asked = _codes(part, batch)
         place = np.searchsorted(known, asked)
         place[place == len(known)] = 0
         there = known[place] == asked
@@ -77,25 +77,37 @@ class Scores:
             temp.unlink(missing_ok=True)
 
 
-def _codes(rows: Any) -> npt.NDArray[np.void]:
-    """Line and child number as one sortable value per row."""
-    pairs = np.empty(rows.num_rows, dtype=[("row", ">i8"), ("child", ">i8")])
-    pairs["row"], pairs["child"] = rows.column(KEY[1]).to_numpy(), rows.column(KEY[2]).to_numpy()
+def _codes(*tables: Any) -> list[npt.NDArray[Any]]:
+    """Line and child number as one sortable value per row of each table: the line alone where no row is a child."""
+    rows = [table.column(KEY[1]).to_numpy() for table in tables]
+    children = [table.column(KEY[2]).to_numpy() for table in tables]
+    if not any(child.any() for child in children):
+        return rows
+    return [_pairs(row, child) for row, child in zip(rows, children, strict=True)]
+
+
+def _pairs(row: npt.NDArray[np.int64], child: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
+    pairs = np.empty(len(row), dtype=[("row", ">i8"), ("child", ">i8")])
+    pairs["row"], pairs["child"] = row, child
     return pairs.view("V16").reshape(-1)
 
 
 def _aligned(tables: list[pa.Table]) -> pa.Table:
     """One table with a row for every row that any operator scored; missing scores are null, their mark false."""
-    codes = [_codes(table) for table in tables]
-    every = np.unique(np.concatenate(codes))
-    pairs = every.view([("row", ">i8"), ("child", ">i8")])
-    whole = pa.table({KEY[1]: pairs["row"].astype(np.int64), KEY[2]: pairs["child"].astype(np.int64)})
+    codes = _codes(*tables)
+    every, first = np.unique(np.concatenate(codes), return_index=True)
+    keys = pa.concat_tables([table.select(KEY[1:]) for table in tables]).take(pa.array(first))
+    whole = keys.combine_chunks()
     for table, mine in zip(tables, codes, strict=True):
-        order = np.argsort(mine, kind="stable")
-        place = np.searchsorted(mine[order], every)
-        place[place == len(mine)] = 0
-        there = mine[order][place] == every
-        take = pa.array(order[place], mask=~there)
+        if np.array_equal(mine, every):
+            order, there = np.arange(len(every)), np.ones(len(every), bool)
+        else:
+            sorting = np.argsort(mine, kind="stable")
+            place = np.searchsorted(mine[sorting], every)
+            place[place == len(mine)] = 0
+            there = mine[sorting][place] == every
+            order = sorting[place]
+        take = pa.array(order, mask=~there)
         for column in table.column_names:
             if column not in KEY:
                 values = table.column(column).combine_chunks().take(take)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from bettersynth.engine.phase import Phase
 from bettersynth.engine.results import Results
 from bettersynth.engine.rounding import round_column
 from bettersynth.engine.scores import Scores
-from bettersynth.engine.trace import TraceRow
 from bettersynth.formats import jsonl
 from bettersynth.formats.data_juicer import field_problem, nested
 from bettersynth.ops._context import OpContext
@@ -61,7 +60,7 @@ class ShardRun:
         self.stage, self.shard, self.ctx = stage, shard, ctx
         self.counts: dict[tuple[int, str], StepCount] = {}
         self.quarantine: list[Quarantined] = []
-        self.events: list[TraceRow] = []
+        self.events: list[pa.Table] = []
         self.verdict_row = 0
         self.keys: list[str] = []
         self.poisoned_mask: Any = None
@@ -118,27 +117,39 @@ class ShardRun:
         settings = self.stage.settings
         count = self._count(_READ_STEP, "read")
         path = Path(settings.files[source.file].path)
-        records = []
-        for line, record in jsonl.parse_lines(jsonl.read_range(path, source.span), first_line=source.span.first_line):
+        data = jsonl.read_range(path, source.span)
+        rows: list[tuple[int, str, str, list[str], str]] = []
+        is_checked = bool(settings.required or self.shard.poisoned or settings.on_missing_image == "quarantine")
+        for number, line, record in jsonl.parsed_lines(data, first_line=source.span.first_line):
             count.rows_in += 1
-            key = RowKey(source.file, line)
             if isinstance(record, jsonl.BadLine):
+                key = RowKey(source.file, number)
                 self._set_aside(key, record.id, "read", record.reason, record.raw, count)
                 continue
-            problem = self._problem(record, source.file, key)
+            problem = field_problem(record, text_key=settings.text_key, image_key=settings.image_key)
+            if is_checked:
+                problem = problem or self._problem(record, source.file, number)
+            row_id = record.get("id")
             if problem is not None:
                 raw = orjson.dumps(record).decode()[:10_000]
-                self._set_aside(key, str(record.get("id", "")), "read", problem, raw, count)
+                key = RowKey(source.file, number)
+                self._set_aside(key, "" if row_id is None else str(row_id), "read", problem, raw, count)
                 continue
-            records.append((key, record))
-        count.rows_out = len(records)
-        return self._batch(records)
+            name = str(RowKey(source.file, number)) if row_id is None else str(row_id)
+            text, images = nested(record, settings.text_key), record.get(settings.image_key) or []
+            rows.append((number, name, text, images, line.decode().strip()))
+        count.rows_out = len(rows)
+        numbers, *columns = zip(*rows, strict=True) if rows else ((),) * 5
+        places = (np.full(len(rows), source.file), np.array(numbers, np.int64), np.zeros(len(rows), np.int64))
+        listed = [*places, *map(list, columns)]
+        arrays = [pa.array(values, kind.type) for values, kind in zip(listed, BASE_SCHEMA, strict=True)]
+        return pa.record_batch(arrays, schema=BASE_SCHEMA)
 
-    def _problem(self, record: dict[str, Any], file: int, key: RowKey) -> str | None:
+    def _problem(self, record: dict[str, Any], file: int, line: int) -> str | None:
+        """What else may be wrong with a record whose text and pictures have the right types."""
         settings = self.stage.settings
-        problem = field_problem(record, text_key=settings.text_key, image_key=settings.image_key)
-        problem = problem or settings.required_problem(record)
-        if problem is None and str(key) in self.shard.poisoned:
+        problem = settings.required_problem(record)
+        if problem is None and self.shard.poisoned and str(RowKey(file, line)) in self.shard.poisoned:
             return self._death()
         if problem is None and settings.on_missing_image == "quarantine":
             try:
@@ -147,20 +158,6 @@ class ShardRun:
             except DataError as error:
                 return self._message(error)
         return problem
-
-    def _batch(self, records: list[tuple[RowKey, dict[str, Any]]]) -> Batch:
-        settings = self.stage.settings
-        columns = [
-            [key.file for key, _ in records],
-            [key.row for key, _ in records],
-            [key.child for key, _ in records],
-            [str(record["id"]) if record.get("id") is not None else str(key) for key, record in records],
-            [nested(record, settings.text_key) for _, record in records],
-            [record.get(settings.image_key) or [] for _, record in records],
-            [orjson.dumps(record).decode() for _, record in records],
-        ]
-        arrays = [pa.array(values, kind.type) for values, kind in zip(columns, BASE_SCHEMA, strict=True)]
-        return pa.record_batch(arrays, schema=BASE_SCHEMA)
 
     def _load(self) -> Batch:
         path = Path(self.shard.upstream or "")
@@ -272,11 +269,10 @@ class ShardRun:
             changed = pc.or_(changed, pa.array([a != b for a, b in images], pa.bool_()))
         rows = np.flatnonzero(changed.to_numpy(zero_copy_only=False))
         count.changed += len(rows)
-        after = out.column(TEXT)
-        stats = _stat_names(operator)
-        for row, base in zip(rows.tolist(), self._events(out, rows, phase, "changed", stats), strict=True):
-            base["before"], base["after"] = batch.column(TEXT)[row].as_py(), after[row].as_py()
-            self.events.append(TraceRow(**base))
+        taken = pa.array(rows)
+        texts = {"before": batch.column(TEXT).take(taken), "after": out.column(TEXT).take(taken)}
+        scores = trace.all_scores(out, rows, _stat_names(operator))
+        self._note(phase, "changed", out, rows, scores=scores, **texts)
 
     def _score(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         operator = phase.operator
@@ -313,8 +309,9 @@ class ShardRun:
         stats = {name: batch.column(STATS + name) for name in names}
         mask = operator.keep(stats)
         dropped = np.flatnonzero(~mask)
-        if len(dropped):
-            self._drop(phase, batch, dropped, operator.reasons(stats, dropped), count)
+        if not len(dropped):
+            return batch
+        self._drop(phase, batch, dropped, operator.reasons(stats, dropped), count)
         return batch.filter(pa.array(mask))
 
     def _partial(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
@@ -375,10 +372,9 @@ class ShardRun:
         differs = pc.invert(pc.equal(before, made.batch.column(TEXT))).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(differs & ~made.is_child)
         count.changed += len(rows)
-        events = self._events(made.batch, rows, phase, "changed", [])
-        for row, event in zip(rows.tolist(), events, strict=True):
-            after = made.batch.column(TEXT)[row].as_py()
-            self.events.append(TraceRow(**event, before=before[row].as_py(), after=after))
+        taken = pa.array(rows)
+        texts = {"before": before.take(taken), "after": made.batch.column(TEXT).take(taken)}
+        self._note(phase, "changed", made.batch, rows, **texts)
 
     def _with_children(self, phase: Phase, batch: Batch, source: Any, is_child: Any, count: StepCount) -> Batch:
         """Number child rows: parent's number, then the step, then a running number, so that no two keys are equal."""
@@ -395,35 +391,23 @@ class ShardRun:
         out = with_column(batch, KEY[2], pa.array(base, pa.int64()))
         rows = np.flatnonzero(is_child)
         count.rows_made += len(rows)
-        for row, event in zip(rows.tolist(), self._events(out, rows, phase, "made", []), strict=True):
-            self.events.append(TraceRow(**event, after=out.column(TEXT)[row].as_py()))
+        self._note(phase, "made", out, rows, after=out.column(TEXT).take(pa.array(rows)))
         return out
 
     def _drop(self, phase: Phase, batch: Batch, rows: Any, reasons: list[str], count: StepCount) -> None:
-        for reason in reasons:
-            count.dropped[reason] = count.dropped.get(reason, 0) + 1
-        texts = batch.column(TEXT)
+        for reason, times in Counter(reasons).items():
+            count.dropped[reason] = count.dropped.get(reason, 0) + times
         # A dropped row shows every score it had, so that distributions before and after can be drawn from the trace.
         names = [name.removeprefix(STATS) for name in batch.schema.names if name.startswith(STATS)]
-        events = self._events(batch, rows, phase, "dropped", names)
-        for row, reason, event in zip(rows.tolist(), reasons, events, strict=True):
-            self.events.append(TraceRow(**event, reason=reason, before=texts[row].as_py()))
+        scores = trace.all_scores(batch, rows, names)
+        before = batch.column(TEXT).take(pa.array(rows))
+        self._note(phase, "dropped", batch, rows, reason=reasons, scores=scores, before=before)
 
-    def _events(self, batch: Batch, rows: Any, phase: Phase, action: str, stats: list[str]) -> Iterator[dict[str, Any]]:
-        part = batch.take(pa.array(rows, pa.int64()))
-        keys, ids, images = row_keys(part), part.column(ID).to_pylist(), part.column(IMAGES).to_pylist()
-        names = [name for name in stats if STATS + name in part.schema.names]
-        columns = {name: part.column(STATS + name).to_pylist() for name in names}
-        for row, key in enumerate(keys):
-            yield {
-                "key": str(key),
-                "id": ids[row],
-                "step": phase.step,
-                "operator": phase.operator.name,
-                "action": action,
-                "scores": trace.scores_json({name: columns[name][row] for name in names}),
-                "image": (images[row] or [""])[0],
-            }
+    def _note(self, phase: Phase, action: str, batch: Batch, rows: Any, **columns: Any) -> None:
+        """Remember what happened to some rows of a batch; ``columns`` as :func:`trace.events` takes them."""
+        if len(rows):
+            what = {"step": phase.step, "operator": phase.operator.name, "action": action}
+            self.events.append(trace.events_of(batch, rows, **what, **columns))
 
     def _quarantine_row(self, row: Batch, operator: str, error: str, count: StepCount) -> None:
         key = row_keys(row)[0]
@@ -433,9 +417,9 @@ class ShardRun:
         count.quarantined += 1
         self.quarantine.append(Quarantined(str(key), key.file, key.row, row_id, operator, error, record))
         step = next((phase.step for phase in self.stage.phases if phase.operator.name == operator), _READ_STEP)
-        self.events.append(
-            TraceRow(str(key), row_id, _READ_STEP if operator == "read" else step, operator, "quarantined", error)
-        )
+        step = _READ_STEP if operator == "read" else step
+        what = {"step": step, "operator": operator, "action": "quarantined", "reason": error}
+        self.events.append(trace.events(1, key=str(key), id=row_id, **what))
 
     def _message(self, error: Exception) -> str:
         """An error as one line, with paths as the records write them, so that it reads the same on every machine."""
@@ -494,7 +478,7 @@ def run_shard(stage: StageJob, shard: ShardJob, ctx: OpContext) -> dict[str, Any
     folder = Path(stage.folder)
     name = f"{shard.number:06d}"
     data_digest = _write_arrow(folder / f"{name}.arrow", rows)
-    _write_arrow(folder / f"{name}.trace", concat_or_empty(trace.to_table(run.events)))
+    _write_arrow(folder / f"{name}.trace", concat_or_empty(pa.concat_tables([trace.events(0), *run.events])))
     marker = {
         "key": shard.key,
         "rows": rows.num_rows,

@@ -24,6 +24,8 @@ from bettersynth.formats.read import LINES, ReadOptions, data_files, read_any
 from bettersynth.formats.remote import fetch
 
 _MIN_ROWS, _MAX_ROWS, _TARGET_SHARDS = 512, 8192, 64
+_MIN_TEXT_ROWS = 4096  # rows without pictures are cheap, and a shard has a price of its own
+_LOOK_BYTES = 1 << 16
 _SHUFFLE_SEED = 42  # Data-Juicer's, so that the same rows are drawn
 
 
@@ -101,8 +103,7 @@ def freeze(
         files += [replace(part, number=len(files) + place) for place, part in enumerate(parts)]
     if not files:
         find_files([])
-    counts = [jsonl.count_lines(Path(file.path)) for file in files]
-    rows = max(_MIN_ROWS, min(_MAX_ROWS, -(-sum(counts) // _TARGET_SHARDS)))
+    rows = _rows_per_shard([Path(file.path) for file in files], options.image_key)
     shards: list[SourceShard] = []
     total = 0
     for file in files:
@@ -112,6 +113,19 @@ def freeze(
             total += span.lines
     digest = digest_json([[shard.span.digest, shard.file, shard.span.first_line] for shard in shards])
     return Source(tuple(files), tuple(shards), digest, total)
+
+
+def _rows_per_shard(paths: list[Path], image_key: str) -> int:
+    """Few enough that workers share the work and little is lost when one dies, enough that a shard's price is small."""
+    counts = [jsonl.count_lines(path) for path in paths]
+    has_pictures = any(_names_pictures(path, image_key) for path in paths)
+    least = _MIN_ROWS if has_pictures else _MIN_TEXT_ROWS
+    return max(least, min(_MAX_ROWS, -(-sum(counts) // _TARGET_SHARDS)))
+
+
+def _names_pictures(path: Path, image_key: str) -> bool:
+    with path.open("rb") as handle:
+        return b'"' + image_key.encode() + b'"' in handle.read(_LOOK_BYTES)
 
 
 def with_split(options: ReadOptions, source: Input) -> ReadOptions:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.core.sample import RowKey
+from bettersynth.ops.base import ID, IMAGES, KEY, STATS, Batch
 
 TRACE_FILE = "trace.parquet"
 SCHEMA = pa.schema(
@@ -36,37 +36,55 @@ SCHEMA = pa.schema(
 
 _FEW_VALUES = ("step", "operator", "action", "reason")
 _GROUP_ROWS = 8192
+_EMPTY = {"step": 0, "before": None, "after": None}
 
 
-@dataclass(frozen=True, slots=True)
-class TraceRow:
-    """One event of one row.
+def events(rows: int, **columns: Any) -> pa.Table:
+    """Events as an Arrow table.
 
     Args:
-        key: the row's hidden key as text (``file:line`` or ``file:line:child``).
-        step: place in the process list; -1 for reading, and the number of operators for the final ``kept``.
-        action: ``kept``, ``dropped``, ``changed``, ``made`` or ``quarantined``.
-        scores: JSON of the stats that led to it (all stats for ``kept``).
-        before, after: texts; ``before`` alone for dropped rows.
+        columns: a list or an Arrow array with one entry an event, or one value for all of them:
+
+            * key: the row's hidden key as text (``file:line`` or ``file:line:child``). id: its own id.
+            * step: place in the process list; -1 for reading, and the number of operators for the final ``kept``.
+            * action: ``kept``, ``dropped``, ``changed``, ``made`` or ``quarantined``. operator, reason: texts.
+            * scores: JSON of the stats that led to it (all stats for ``kept``). image: the first picture.
+            * before, after: texts, or nothing; ``before`` alone for dropped rows.
     """
-
-    key: str
-    id: str
-    step: int
-    operator: str
-    action: str
-    reason: str = ""
-    scores: str = ""
-    image: str = ""
-    before: str | None = None
-    after: str | None = None
+    arrays = []
+    for field in SCHEMA:
+        values = columns.get(field.name, _EMPTY.get(field.name, ""))
+        if isinstance(values, list):
+            values = pa.array(values, field.type)
+        elif not isinstance(values, pa.Array):
+            values = pa.repeat(pa.scalar(values, field.type), rows)
+        arrays.append(values)
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
-def to_table(rows: Iterable[TraceRow]) -> pa.Table:
-    """Trace rows as an Arrow table."""
-    listed = list(rows)
-    columns = {name: pa.array([getattr(row, name) for row in listed], SCHEMA.field(name).type) for name in SCHEMA.names}
-    return pa.table(columns, schema=SCHEMA)
+def events_of(batch: Batch, rows: Any, **columns: Any) -> pa.Table:
+    """Events of some rows of a batch, with their keys, ids and pictures; ``columns`` as :func:`events` takes them."""
+    part = batch.select([*KEY, ID, IMAGES]).take(pa.array(rows, pa.int64()))
+    images = part.column(IMAGES)
+    first: Any = "" if not len(images.flatten()) else [(paths or [""])[0] for paths in images.to_pylist()]
+    return events(part.num_rows, key=key_texts(part), id=part.column(ID), image=first, **columns)
+
+
+def key_texts(batch: Batch) -> Any:
+    """The hidden key of every row as text."""
+    file, row, child = (batch.column(name) for name in KEY)
+    keys = pc.binary_join_element_wise(file.cast(pa.string()), row.cast(pa.string()), ":")
+    is_child = pc.not_equal(child, 0)
+    if pc.any(is_child).as_py():
+        keys = pc.if_else(is_child, pc.binary_join_element_wise(keys, child.cast(pa.string()), ":"), keys)
+    return keys
+
+
+def all_scores(batch: Batch, rows: Any, names: Iterable[str]) -> list[str]:
+    """For each of some rows the named stats as JSON, those that the batch has; empty text when there are none."""
+    there = [name for name in names if STATS + name in batch.schema.names]
+    columns = [batch.column(STATS + name).take(pa.array(rows, pa.int64())).to_pylist() for name in there]
+    return [scores_json(dict(zip(there, row, strict=True))) for row in zip(*columns, strict=True)] or [""] * len(rows)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 from bettersynth.core.errors import BetterSynthError
 from bettersynth.engine.jobs import Settings, StageJob
 from bettersynth.engine.shard import run_shard
+from bettersynth.formats.late_pandas import leave_pandas_out
 from bettersynth.ops._context import OpContext
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -46,6 +47,7 @@ def serve(connection: Connection) -> None:
             return
         if kind == "stage":
             stage = payload
+            leave_pandas_out()  # a user's own operators have been imported now, with what they need
             continue
         assert stage is not None  # the pool sends a stage before its shards
         try:

@@ -94,24 +94,30 @@ def read_range(path: Path, span: LineRange) -> bytes:
 
 def parse_lines(data: bytes, *, first_line: int = 1) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
     """(line number, record or BadLine) for each line that is not blank. A bad line never stops the reading."""
+    for number, _, record in parsed_lines(data, first_line=first_line):
+        yield number, record
+
+
+def parsed_lines(data: bytes, *, first_line: int = 1) -> Iterator[tuple[int, bytes, dict[str, Any] | BadLine]]:
+    """As :func:`parse_lines`, with the line itself."""
     lines = data.split(b"\n")
     if lines and not lines[-1]:
         lines.pop()
+    if first_line == 1 and lines:
+        lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+    loads = orjson.loads
     for number, line in enumerate(lines, first_line):
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if not line.strip():
-            continue
         try:
-            record = orjson.loads(line)
+            record = loads(line)
         except orjson.JSONDecodeError as error:
-            yield number, BadLine(number, t("not valid JSON: {error}", error=error), show(line))
+            if line.strip():
+                yield number, line, BadLine(number, t("not valid JSON: {error}", error=error), show(line))
             continue
         if isinstance(record, dict):
-            yield number, record
+            yield number, line, record
         else:
             got = type(record).__name__
-            yield number, BadLine(number, t("not a JSON object but a {got}", got=got), show(line))
+            yield number, line, BadLine(number, t("not a JSON object but a {got}", got=got), show(line))
 
 
 def show(line: bytes, limit: int = 10_000) -> str:

@@ -109,7 +109,9 @@ def run_recipe(args: argparse.Namespace, recipe: Any) -> int:
     from bettersynth.config.recipe import is_remote
     from bettersynth.engine.local import accounting_of, process
     from bettersynth.engine.plan import plan
+    from bettersynth.formats.late_pandas import leave_pandas_out
 
+    leave_pandas_out()  # the recipe has been read, and with it a user's own operators
     planned = plan(recipe)
     progress = Progress()
     for notice in planned.notices:
