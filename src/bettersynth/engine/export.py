@@ -19,8 +19,8 @@ from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.engine import trace
+from bettersynth.engine.arrow_files import load_arrow
 from bettersynth.engine.jobs import BASE_SCHEMA, PARTIAL
-from bettersynth.engine.shard import load_arrow
 from bettersynth.engine.trace import TRACE_FILE
 from bettersynth.formats.data_juicer import Tokens
 from bettersynth.formats.jsonl import dump_line

@@ -26,6 +26,7 @@ from bettersynth.core.lang import t
 from bettersynth.core.meter import cpu_seconds
 from bettersynth.core.record import Accounting
 from bettersynth.engine import export, trace
+from bettersynth.engine.arrow_files import load_arrow, unwritable
 from bettersynth.engine.export import ExportSettings
 from bettersynth.engine.jobs import FIELD, PARTIAL, Settings, ShardJob, StageJob, StepCount
 from bettersynth.engine.keys import phase_key
@@ -37,7 +38,6 @@ from bettersynth.engine.ray import RayPool
 from bettersynth.engine.results import shared_folder
 from bettersynth.engine.samples import export_samples
 from bettersynth.engine.settings import base_key, device_of, read_options, settings_of, stage_folders, tokens_of
-from bettersynth.engine.shard import load_arrow, unwritable
 from bettersynth.engine.source import Source, describe, freeze
 from bettersynth.formats.remote import is_url, send
 from bettersynth.ops.base import ID, STATS, GlobalOperator, Verdict

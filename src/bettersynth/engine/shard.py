@@ -22,6 +22,7 @@ from bettersynth.core.errors import BetterSynthError, DataError
 from bettersynth.core.lang import language, set_language, t
 from bettersynth.core.sample import RowKey
 from bettersynth.engine import trace, view
+from bettersynth.engine.arrow_files import concat, concat_or_empty, read_columns, write_arrow
 from bettersynth.engine.jobs import BASE_SCHEMA, FIELD, PARTIAL, Quarantined, ShardJob, StageJob, StepCount
 from bettersynth.engine.phase import Phase
 from bettersynth.engine.results import Results
@@ -43,6 +44,8 @@ from bettersynth.ops.base import (
     GlobalOperator,
     Made,
     Mapper,
+    Mask,
+    Stats,
     row_keys,
     with_column,
 )
@@ -84,9 +87,14 @@ class ShardRun:
         # At least one (perhaps empty) group runs, so that even an empty shard gets every column of the stage.
         for start in range(0, max(1, rows.num_rows), size):
             batch = rows.slice(start, size)
-            for phase in self.stage.phases:
-                self.rewritten = names[phase.key]
-                batch = self._phase(phase, batch, verdict)
+            for group in _groups(self.stage.phases):
+                whole = self._filter_at_once(group, batch, names) if len(group) > 1 else None
+                if whole is not None:
+                    batch = whole
+                    continue
+                for phase in group:
+                    self.rewritten = names[phase.key]
+                    batch = self._phase(phase, batch, verdict)
             done.append(batch)
             self.ctx.forget_images()
         self.scores.save()
@@ -275,44 +283,80 @@ class ShardRun:
         self._note(phase, "changed", out, rows, scores=scores, **texts)
 
     def _score(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
-        operator = phase.operator
-        assert isinstance(operator, Filter)
-        for name, values in self._stats(phase, operator, batch).items():
+        stats, fresh = self._stats(phase, batch)
+        if fresh is not None:
+            self.scores.add(self.rewritten, *fresh)
+        for name, values in stats.items():
             batch = with_column(batch, STATS + name, values)
         return batch
 
-    def _stats(self, phase: Phase, operator: Filter, batch: Batch) -> dict[str, Any]:
-        """The filter's stats: from the shared results (models), from this shard's kept scores, or computed."""
+    def _stats(self, phase: Phase, batch: Batch) -> tuple[Stats, tuple[Batch, Stats] | None]:
+        """The filter's stats: from the shared results (models), from this shard's kept scores, or computed.
+
+        Also the rows whose stats were computed, with these, to be kept.
+        """
+        operator = phase.operator
+        assert isinstance(operator, Filter)
         cached = self._cached(phase)
         if cached is not None:
-            return {k: self._exact(v) for k, v in cached.stats(batch, self.ctx, operator.score).items()}
+            return {k: self._exact(v) for k, v in cached.stats(batch, self.ctx, operator.score).items()}, None
         known, there = self.scores.find(self.rewritten, batch)
         if batch.num_rows and there.all():
-            return known
+            return known, None
         missing = batch.filter(pa.array(~there)) if there.any() else batch
         stats = {name: self._exact(values) for name, values in operator.score(missing, self.ctx).items()}
-        self.scores.add(self.rewritten, missing, stats)
         if not there.any():
-            return stats
+            return stats, (missing, stats)
         order = np.argsort(np.concatenate([np.flatnonzero(there), np.flatnonzero(~there)]))
         both = {n: pa.chunked_array([known[n].cast(stats[n].type), stats[n]]).combine_chunks() for n in stats}
-        return {name: values.take(pa.array(order)) for name, values in both.items()}
+        return {name: values.take(pa.array(order)) for name, values in both.items()}, (missing, stats)
+
+    def _filter_at_once(self, phases: tuple[Phase, ...], batch: Batch, names: dict[str, str]) -> Batch | None:
+        """Score all rows by several filters, then drop rows filter by filter; None when a filter fails on a row."""
+        scored = []
+        for phase in phases:
+            started, self.rewritten = time.process_time(), names[phase.key]
+            try:
+                stats, fresh = self._stats(phase, batch)
+            except DataError:
+                return None
+            except BetterSynthError:
+                raise
+            except Exception:  # noqa: BLE001 - one after the other they will find the row
+                return None
+            scored.append((stats, fresh, time.process_time() - started))
+        stays = np.ones(batch.num_rows, bool)
+        for phase, (stats, fresh, cpu_s) in zip(phases, scored, strict=True):
+            started = time.process_time()
+            count = self._count(phase.step, phase.operator.name)
+            count.rows_in += int(stays.sum())
+            if fresh is not None:
+                self.scores.add(names[phase.key], *fresh)
+            for name, values in stats.items():
+                batch = with_column(batch, STATS + name, values)
+            stays &= self._note_dropped(phase, batch, stays, count)
+            count.rows_out += int(stays.sum())
+            count.cpu_s += cpu_s + time.process_time() - started
+        return batch if stays.all() else batch.filter(pa.array(stays))
 
     def _exact(self, values: Any) -> Any:
         array = _plain_array(values)
         return round_column(array) if self.stage.settings.compat == "dj-executor" else array
 
     def _keep(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
+        mask = self._note_dropped(phase, batch, np.ones(batch.num_rows, bool), count)
+        return batch if mask.all() else batch.filter(pa.array(mask))
+
+    def _note_dropped(self, phase: Phase, batch: Batch, there: Mask, count: StepCount) -> Mask:
+        """The rows that a filter keeps; those of the rows still there that it drops are counted and traced."""
         operator = phase.operator
         assert isinstance(operator, Filter)
-        names = _stat_names(operator)
-        stats = {name: batch.column(STATS + name) for name in names}
+        stats = {name: batch.column(STATS + name) for name in _stat_names(operator)}
         mask = operator.keep(stats)
-        dropped = np.flatnonzero(~mask)
-        if not len(dropped):
-            return batch
-        self._drop(phase, batch, dropped, operator.reasons(stats, dropped), count)
-        return batch.filter(pa.array(mask))
+        dropped = np.flatnonzero(there & ~mask)
+        if len(dropped):
+            self._drop(phase, batch, dropped, operator.reasons(stats, dropped), count)
+        return mask
 
     def _partial(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         operator = phase.operator
@@ -435,11 +479,19 @@ class ShardRun:
         return self.counts.setdefault((step, name), StepCount())
 
 
-def concat(batches: list[Batch]) -> Batch:
-    """One batch of several. A column that only some have is filled with nulls (a failed row may miss new stats)."""
-    whole = pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="permissive")
-    combined = whole.combine_chunks().to_batches()
-    return combined[0] if combined else pa.RecordBatch.from_pylist([], schema=whole.schema)
+def _groups(phases: tuple[Phase, ...]) -> list[tuple[Phase, ...]]:
+    """The phases in order, neighbours together that score whole batches of texts."""
+    groups: list[tuple[Phase, ...]] = []
+    for phase in phases:
+        groups.append((*groups.pop(), phase) if groups and _goes_with(groups[-1][-1], phase) else (phase,))
+    return groups
+
+
+def _goes_with(before: Phase, phase: Phase) -> bool:
+    return all(
+        each.kind == "score_keep" and getattr(each.operator, "at_once", False) and not each.text_key
+        for each in (before, phase)
+    )
 
 
 def _plain_array(values: Any) -> Any:
@@ -477,8 +529,8 @@ def run_shard(stage: StageJob, shard: ShardJob, ctx: OpContext) -> dict[str, Any
         return {"keys": run.keys}
     folder = Path(stage.folder)
     name = f"{shard.number:06d}"
-    data_digest = _write_arrow(folder / f"{name}.arrow", rows)
-    _write_arrow(folder / f"{name}.trace", concat_or_empty(pa.concat_tables([trace.events(0), *run.events])))
+    data_digest = write_arrow(folder / f"{name}.arrow", rows)
+    write_arrow(folder / f"{name}.trace", concat_or_empty(pa.concat_tables([trace.events(0), *run.events])))
     marker = {
         "key": shard.key,
         "rows": rows.num_rows,
@@ -491,50 +543,3 @@ def run_shard(stage: StageJob, shard: ShardJob, ctx: OpContext) -> dict[str, Any
     return marker
 
 
-def concat_or_empty(table: pa.Table) -> Batch:
-    """A table as one batch, also when it has no rows."""
-    batches = table.combine_chunks().to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
-
-
-def _write_arrow(path: Path, batch: Batch) -> str:
-    """Write Arrow IPC with LZ4 (faster than zstd, most of all to read): temp, fsync, rename; returns the digest."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-        writer.write_batch(batch)
-    data = sink.getvalue()
-    temp = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temp.open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temp.replace(path)  # the folder is synced with the marker, which is written after this
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temp.unlink(missing_ok=True)
-        raise unwritable(error, path) from error
-    return xxhash.xxh3_128_hexdigest(data)
-
-
-def unwritable(error: OSError, path: Path | None = None) -> DataError:
-    """A failed write as a message: what to do, and that nothing finished is lost."""
-    return DataError(
-        t("cannot write; finished parts are kept"),
-        where=str(path or error.filename or "") or None,
-        got=error.strerror or str(error),
-        hint=t("make room or the folder writable, then run the same command again to continue"),
-    )
-
-
-def load_arrow(path: Path, wanted: Callable[[str], bool] = bool) -> pa.Table:
-    """Read a committed intermediate file, or those of its columns that are wanted."""
-    return read_columns(path.read_bytes(), wanted)
-
-
-def read_columns(data: bytes, wanted: Callable[[str], bool]) -> pa.Table:
-    """A table from Arrow IPC bytes; columns that are not wanted are not decompressed."""
-    with pa.ipc.open_file(data) as reader:
-        places = [place for place, name in enumerate(reader.schema.names) if wanted(name)]
-    with pa.ipc.open_file(data, options=pa.ipc.IpcReadOptions(included_fields=places)) as reader:
-        return reader.read_all()

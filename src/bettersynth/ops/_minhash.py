@@ -181,8 +181,9 @@ def components(bands_NB: U64) -> npt.NDArray[np.int64]:
     """[N] number of the cluster of each row; rows that share any band hash are joined."""
     left, right = [], []
     for band in range(bands_NB.shape[1]):
-        order = np.argsort(bands_NB[:, band], kind="stable")
-        ordered = bands_NB[order, band]
+        hashes = np.ascontiguousarray(bands_NB[:, band])
+        order = np.argsort(hashes)
+        ordered = hashes[order]
         same = np.flatnonzero(ordered[1:] == ordered[:-1])
         left.append(order[same])
         right.append(order[same + 1])
@@ -190,9 +191,16 @@ def components(bands_NB: U64) -> npt.NDArray[np.int64]:
 
 
 def join(count: int, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """[count] number of the connected component of each node, given the two ends of each edge."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    """[count] the first node of each node's connected component, given the two ends of each edge.
 
-    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    Every edge hangs the higher of its components' first nodes below the lower one; then all nodes look up their first.
+    """
+    first = np.arange(count, dtype=np.int64)
+    while len(left):
+        ends = np.stack([first[left], first[right]])
+        np.minimum.at(first, ends.max(0), ends.min(0))
+        while not np.array_equal(above := first[first], first):
+            first = above
+        apart = first[left] != first[right]
+        left, right = left[apart], right[apart]
+    return first

@@ -93,15 +93,38 @@ class Codes:
         return self.rows_at(np.flatnonzero(flags))
 
 
-_last: list[tuple[tuple[int, ...], Any, Codes]] = []
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The code points of a text column as it was, and the rows that mappers have rewritten since."""
+
+    column: Any
+    codes: Codes
+    rewritten: I64
+
+
+_last: list[_Known] = []
+_MOST_REWRITTEN = 0.5
 
 
 def codes_of(column: Any) -> Codes:
     """Code points of a text column; those of the last column asked for are kept, as filters in a row share it."""
-    key = (column.offset, len(column), *(0 if buffer is None else buffer.address for buffer in column.buffers()))
-    if not _last or _last[0][0] != key:
-        _last[:] = [(key, column, Codes(column))]  # the column is held, so that its addresses stay its own
-    return _last[0][2]
+    known = _known(column)
+    if known is None or len(known.rewritten):
+        known = _remember(column, Codes(column), np.zeros(0, np.int64))
+    return known.codes
+
+
+def _known(column: Any) -> _Known | None:
+    return _last[0] if _last and _address(_last[0].column) == _address(column) else None
+
+
+def _remember(column: Any, codes: Codes, rewritten: I64) -> _Known:
+    _last[:] = [_Known(column, codes, rewritten)]  # the column is held, so that its addresses stay its own
+    return _last[0]
+
+
+def _address(column: Any) -> tuple[int, ...]:
+    return (column.offset, len(column), *(0 if buffer is None else buffer.address for buffer in column.buffers()))
 
 
 class CharTable:
@@ -245,20 +268,18 @@ def _agrees(library: Any) -> bool:
     return True
 
 
-def replace_rows(batch: Batch, rows: npt.NDArray[Any], rewrite: Callable[[str], str]) -> Batch:
-    """The batch with the texts of some rows rewritten; the other texts are not touched."""
-    if not len(rows):
-        return batch
+def replace_rows(batch: Batch, rows: npt.NDArray[Any], rewrite: Callable[[str], str]) -> tuple[Batch, I64]:
+    """The batch with the texts of some rows rewritten, and which of them are new; the other texts are not touched."""
     column = batch.column(TEXT)
-    texts = column.take(pa.array(rows)).to_pylist()
+    texts = column.take(pa.array(rows)).to_pylist() if len(rows) else []
     fresh = [rewrite(text) for text in texts]
     changed = np.fromiter((a != b for a, b in zip(texts, fresh, strict=True)), bool, len(texts))
     if not changed.any():
-        return batch
+        return batch, np.zeros(0, np.int64)
     mask = np.zeros(len(column), bool)
     mask[rows[changed]] = True
     new = pa.array([text for text, is_new in zip(fresh, changed.tolist(), strict=True) if is_new], pa.string())
-    return with_column(batch, TEXT, pc.replace_with_mask(column, pa.array(mask), new))
+    return with_column(batch, TEXT, pc.replace_with_mask(column, pa.array(mask), new)), np.asarray(rows[changed])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,11 +287,29 @@ class SelectiveTextMapper(TextMapper):
     """A text mapper that knows which texts it leaves as they are, and rewrites only the others."""
 
     def apply(self, batch: Batch, ctx: Any) -> Batch:
-        """Texts at :meth:`candidates` rewritten."""
-        return replace_rows(batch, self.candidates(codes_of(batch.column(TEXT))), self.rewrite)
+        """Texts at :meth:`candidates` rewritten.
+
+        A mapper after another looks at the code points that the first one saw, and at those of the rows rewritten
+        since; most texts are taken apart once for all mappers in a row.
+        """
+        column = batch.column(TEXT)
+        known = _known(column) or _remember(column, Codes(column), np.zeros(0, np.int64))
+        rows = self.candidates(known.codes)
+        if len(known.rewritten):
+            again = self.candidates(Codes(column.take(pa.array(known.rewritten))))
+            rows = np.union1d(np.setdiff1d(rows, known.rewritten, assume_unique=True), known.rewritten[again])
+        out, new = replace_rows(batch, rows, self.rewrite)
+        if len(new):
+            rewritten = np.union1d(known.rewritten, new)
+            if len(rewritten) <= _MOST_REWRITTEN * len(column):
+                _remember(out.column(TEXT), known.codes, rewritten)
+        return out
 
     def candidates(self, codes: Codes) -> I64:
-        """Rows whose text :meth:`rewrite` may change; it must leave all others unchanged."""
+        """Rows, each once and in order, whose text :meth:`rewrite` may change; it must leave all others unchanged.
+
+        Whether a row is named may depend on nothing but its own text, apart from rows named in vain.
+        """
         raise NotImplementedError
 
 

@@ -19,7 +19,8 @@ import contextlib
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import and_
 from typing import Any, Literal
 
 from bettersynth.ops._text_codes import CharTable
@@ -72,7 +73,7 @@ def _tables() -> _Tables:
     classes = "".join(badness.MOJIBAKE_CATEGORIES.values())
     literal = "".join(sorted(set(badness.BADNESS_RE.pattern) - {"-"}))
     paired = re.compile(f"[{classes}{re.escape(literal)}]")
-    named = frozenset(chr(code) for code in range(0x80, 0x10000) if paired.match(chr(code)))
+    named = frozenset(paired.findall("".join(map(chr, range(0x80, 0x10000)))))
     inside = re.escape("".join(sorted(named)))
     # One class in front, so that the search skips ordinary characters fast.
     suspect = re.compile(f"[\x80-\x9f{_ALONE}{inside}](?:(?<=[\x80-\x9f{_ALONE}])|[{inside}])")
@@ -166,7 +167,8 @@ def _decoded_anew(text: str) -> str:
     if text.isascii() or not is_bad(text):
         return text
     chardata, fixes = _ftfy().chardata, _ftfy().fixes
-    fitting = [name for name in chardata.CHARMAP_ENCODINGS if chardata.possible_encoding(text, name)]
+    held = reduce(and_, map(_encodings, set(text)))
+    fitting = [name for place, name in enumerate(chardata.CHARMAP_ENCODINGS) if held >> place & 1]
     for name in fitting:
         data = text.encode(name)
         if name != "macroman" and chardata.ALTERED_UTF8_RE.search(data):
@@ -189,6 +191,14 @@ def _decoded_anew(text: str) -> str:
             if fixed != text:
                 return fixed
     return str(fixes.fix_c1_controls(text))
+
+
+@lru_cache(maxsize=4096)
+def _encodings(character: str) -> int:
+    """A bit for each encoding that ftfy tries and that holds a character; a text fits where all its characters do."""
+    chardata = _ftfy().chardata
+    names = enumerate(chardata.CHARMAP_ENCODINGS)
+    return sum(chardata.possible_encoding(character, name) << place for place, name in names)
 
 
 @lru_cache(maxsize=1)

@@ -191,11 +191,18 @@ class WordSpans:
     stops: I64
 
 
+_last: list[tuple[Codes, U8, WordSpans]] = []
+
+
 def word_spans(codes: Codes, *, lower: bool) -> WordSpans:
     """The words of all texts, in order; the same ones as :func:`refined_words` gives."""
     kinds: U8 = _kind_table(lower).look_up(codes)
+    if _last and _last[0][0] is codes and np.array_equal(_last[0][1], kinds):
+        return _last[0][2]  # several filters count the words of a batch
     library = compiled(len(codes))
-    return _numpy_spans(codes, kinds) if library is None else _compiled_spans(library, codes, kinds)
+    spans = _numpy_spans(codes, kinds) if library is None else _compiled_spans(library, codes, kinds)
+    _last[:] = [(codes, kinds, spans)]
+    return spans
 
 
 def compiled(rows: int) -> Any | None:

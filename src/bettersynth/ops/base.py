@@ -134,9 +134,12 @@ class Filter(Operator):
 
     Attributes:
         keep_params: fields that only :meth:`keep` reads; they are no part of the score's cache key.
+        at_once: whether it scores whole batches of texts fast. Neighbours of this kind score the same rows, also those
+            that the first of them drops, so that each text is looked at once.
     """
 
     keep_params: ClassVar[tuple[str, ...]] = ()
+    at_once: ClassVar[bool] = False
 
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """Stat columns (without the ``stats.`` prefix), one entry a row."""

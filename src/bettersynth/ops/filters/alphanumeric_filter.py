@@ -31,6 +31,7 @@ class AlphanumericFilter(RangeFilter):
     stat: ClassVar[str] = "alnum_ratio"
     bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
     keep_params: ClassVar[tuple[str, ...]] = (*RangeFilter.keep_params, "min_ratio", "max_ratio")
+    at_once: ClassVar[bool] = True
 
     min_ratio: float = 0.25
     max_ratio: float | None = None

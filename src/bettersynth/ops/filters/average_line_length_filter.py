@@ -28,6 +28,7 @@ class AverageLineLengthFilter(RangeFilter):
     stat: ClassVar[str] = "avg_line_length"
     bounds: ClassVar[tuple[str, str]] = ("min_len", "max_len")
     keep_params: ClassVar[tuple[str, ...]] = (*RangeFilter.keep_params, "min_len", "max_len")
+    at_once: ClassVar[bool] = True
 
     min_len: float = 10
     max_len: float | None = None

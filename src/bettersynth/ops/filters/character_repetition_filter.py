@@ -36,6 +36,7 @@ class CharacterRepetitionFilter(RangeFilter):
     stat: ClassVar[str] = "char_rep_ratio"
     bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
     keep_params: ClassVar[tuple[str, ...]] = (*RangeFilter.keep_params, "min_ratio", "max_ratio")
+    at_once: ClassVar[bool] = True
 
     rep_len: int = 10
     min_ratio: float = 0.0

@@ -28,6 +28,7 @@ class MaximumLineLengthFilter(RangeFilter):
     stat: ClassVar[str] = "max_line_length"
     bounds: ClassVar[tuple[str, str]] = ("min_len", "max_len")
     keep_params: ClassVar[tuple[str, ...]] = (*RangeFilter.keep_params, "min_len", "max_len")
+    at_once: ClassVar[bool] = True
 
     min_len: int = 10
     max_len: int | None = None

@@ -28,6 +28,7 @@ class SpecialCharactersFilter(RangeFilter):
     stat: ClassVar[str] = "special_char_ratio"
     bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
     keep_params: ClassVar[tuple[str, ...]] = (*RangeFilter.keep_params, "min_ratio", "max_ratio")
+    at_once: ClassVar[bool] = True
 
     min_ratio: float = 0.0
     max_ratio: float | None = 0.25

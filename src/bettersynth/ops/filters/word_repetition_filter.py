@@ -41,6 +41,7 @@ class WordRepetitionFilter(RangeFilter):
     stat: ClassVar[str] = "word_rep_ratio"
     bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
     keep_params: ClassVar[tuple[str, ...]] = (*RangeFilter.keep_params, "min_ratio", "max_ratio")
+    at_once: ClassVar[bool] = True
 
     lang: str = "en"
     rep_len: int = 10

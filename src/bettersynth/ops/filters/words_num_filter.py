@@ -30,6 +30,7 @@ class WordsNumFilter(RangeFilter):
     stat: ClassVar[str] = "num_words"
     bounds: ClassVar[tuple[str, str]] = ("min_num", "max_num")
     keep_params: ClassVar[tuple[str, ...]] = (*RangeFilter.keep_params, "min_num", "max_num")
+    at_once: ClassVar[bool] = True
 
     lang: str = "en"
     min_num: int = 10

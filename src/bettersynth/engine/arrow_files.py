@@ -1,0 +1,71 @@
+"""Intermediate results on disk: Arrow IPC files, whole or not at all, read column by column."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import xxhash
+
+from bettersynth.core.errors import DataError
+from bettersynth.core.lang import t
+from bettersynth.ops.base import Batch
+
+
+def concat(batches: list[Batch]) -> Batch:
+    """One batch of several. A column that only some have is filled with nulls (a failed row may miss new stats)."""
+    whole = pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="permissive")
+    combined = whole.combine_chunks().to_batches()
+    return combined[0] if combined else pa.RecordBatch.from_pylist([], schema=whole.schema)
+
+
+def concat_or_empty(table: pa.Table) -> Batch:
+    """A table as one batch, also when it has no rows."""
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def write_arrow(path: Path, batch: Batch) -> str:
+    """Write Arrow IPC with LZ4 (faster than zstd, most of all to read): temp, fsync, rename; returns the digest."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+        writer.write_batch(batch)
+    data = sink.getvalue()
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temp.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temp.replace(path)  # the folder is synced with the marker, which is written after this
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+        raise unwritable(error, path) from error
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def unwritable(error: OSError, path: Path | None = None) -> DataError:
+    """A failed write as a message: what to do, and that nothing finished is lost."""
+    return DataError(
+        t("cannot write; finished parts are kept"),
+        where=str(path or error.filename or "") or None,
+        got=error.strerror or str(error),
+        hint=t("make room or the folder writable, then run the same command again to continue"),
+    )
+
+
+def load_arrow(path: Path, wanted: Callable[[str], bool] = bool) -> pa.Table:
+    """Read a committed intermediate file, or those of its columns that are wanted."""
+    return read_columns(path.read_bytes(), wanted)
+
+
+def read_columns(data: bytes, wanted: Callable[[str], bool]) -> pa.Table:
+    """A table from Arrow IPC bytes; columns that are not wanted are not decompressed."""
+    with pa.ipc.open_file(data) as reader:
+        places = [place for place, name in enumerate(reader.schema.names) if wanted(name)]
+    with pa.ipc.open_file(data, options=pa.ipc.IpcReadOptions(included_fields=places)) as reader:
+        return reader.read_all()
