@@ -456,16 +456,16 @@ static uint8_t clipped(int32_t value)
     return value < 0 ? 0 : value > 255 ? 255 : (uint8_t)value;
 }
 
-#define GROUP 5 /* pixels of three bytes that 16 lanes hold; the last lane stays empty */
-
-/* sums[c] of pixels[i] * weight[i] over the pixels of `groups` groups, for each of the three colours. */
-static void products(const uint8_t *pixels, const int32_t *weights, int64_t groups, uint32_t sums[3])
+/* sums[c] of pixels[i] * weight[i] over the pixels of `groups` groups, for each of the three colours. A group is what 16
+ * lanes hold: 5 pixels of 3 bytes and an empty lane, or 4 pixels of 4 bytes. */
+static void products(const uint8_t *pixels, const int32_t *weights, int64_t groups, int bytes, uint32_t sums[3])
 {
+    const int64_t step = LANES / bytes * bytes;
     uint32_t lanes[LANES];
 #if defined(__AVX512F__)
     __m512i sum = _mm512_setzero_si512();
     for (int64_t group = 0; group < groups; group++) {
-        __m512i some = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(pixels + 3 * GROUP * group)));
+        __m512i some = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(pixels + step * group)));
         sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(some, _mm512_loadu_si512(weights + LANES * group)));
     }
     _mm512_storeu_si512(lanes, sum);
@@ -473,21 +473,25 @@ static void products(const uint8_t *pixels, const int32_t *weights, int64_t grou
     memset(lanes, 0, sizeof lanes);
     for (int64_t group = 0; group < groups; group++)
         for (int lane = 0; lane < LANES; lane++)
-            lanes[lane] += (uint32_t)(pixels[3 * GROUP * group + lane] * weights[LANES * group + lane]);
+            lanes[lane] += (uint32_t)(pixels[step * group + lane] * weights[LANES * group + lane]);
 #endif
-    for (int c = 0; c < 3; c++)
-        sums[c] = lanes[c] + lanes[c + 3] + lanes[c + 6] + lanes[c + 9] + lanes[c + 12];
+    for (int c = 0; c < 3; c++) {
+        sums[c] = 0;
+        for (int lane = c; lane < step; lane += bytes)
+            sums[c] += lanes[lane];
+    }
 }
 
-/* Resize a picture of three bytes a pixel, first across, then down, rounding to bytes in between, as Pillow does.
- * size: width and height. firsts: the first pixel of each result. across: results and groups of pixels each; weights[0]
- * has 16 numbers a group. down: results and pixels each; weights[1] has a number a pixel. Weights past the edge are 0.
+/* Resize a picture of three colours, first across, then down, rounding to bytes in between, as Pillow does.
+ * size: width, height, and bytes of a pixel (3, or 4 of which the last is not looked at). firsts: the first pixel of
+ * each result. across: results and groups of pixels each; weights[0] has 16 numbers a group. down: results and pixels
+ * each; weights[1] has a number a pixel. Weights past the edge are 0. out has 3 bytes a pixel.
  * Returns 0, or -1 without memory. */
-int bs_resize(const uint8_t *in, const int64_t size[2], const int32_t *const firsts[2], const int32_t *const weights[2],
+int bs_resize(const uint8_t *in, const int64_t size[3], const int32_t *const firsts[2], const int32_t *const weights[2],
               const int64_t across[2], const int64_t down[2], uint8_t *out)
 {
-    const int64_t row = 3 * size[0], wide = 3 * across[0];
-    const size_t padded = (size_t)row + 3 * GROUP * (size_t)across[1] + LANES;
+    const int64_t bytes = size[2], row = bytes * size[0], wide = 3 * across[0];
+    const size_t padded = (size_t)row + LANES * (size_t)(across[1] + 1);
     uint8_t *between = malloc((size_t)(wide * size[1]) + 1), *line = calloc(padded, 1);
     uint32_t *total = malloc((size_t)wide * sizeof *total + 1);
     const int ok = between && line && total;
@@ -495,7 +499,7 @@ int bs_resize(const uint8_t *in, const int64_t size[2], const int32_t *const fir
         memcpy(line, in + row * y, (size_t)row); /* with room behind it, where weights of 0 fall */
         for (int64_t x = 0; x < across[0]; x++) {
             uint32_t sums[3];
-            products(line + 3 * firsts[0][x], weights[0] + LANES * across[1] * x, across[1], sums);
+            products(line + bytes * firsts[0][x], weights[0] + LANES * across[1] * x, across[1], (int)bytes, sums);
             for (int c = 0; c < 3; c++)
                 between[wide * y + 3 * x + c] = clipped((int32_t)(sums[c] + (1u << (BITS - 1))));
         }

@@ -162,7 +162,7 @@ class ShardRun:
         if problem is None and settings.on_missing_image == "quarantine":
             try:
                 for image in record.get(settings.image_key) or ():
-                    self.ctx.check_file(self.ctx.image_path(file, image))
+                    self.ctx.check_file(file, image)
             except DataError as error:
                 return self._message(error)
         return problem

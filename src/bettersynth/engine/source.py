@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -191,11 +192,12 @@ def _picture_digest(path: Path, span: LineRange, root: Path, image_key: str) -> 
     data = jsonl.read_range(path, span)
     if b'"' + image_key.encode() + b'"' not in data:  # most text has no pictures, and parsing it takes time
         return state.hexdigest()
+    folder = str(root)
     for _, record in jsonl.parse_lines(data, first_line=span.first_line):
         images = record.get(image_key) if isinstance(record, dict) else None
         for image in images if isinstance(images, list) else ():
             try:
-                stat = (root / str(image)).stat()
+                stat = os.stat(os.path.join(folder, str(image)))
                 state.update(f"{image}:{stat.st_size}:{stat.st_mtime_ns}".encode())
             except OSError:
                 state.update(f"{image}:-".encode())

@@ -31,8 +31,8 @@ def phash(image: Image.Image) -> str:
     from scipy.fft import dct
 
     grey = _grey(image, 32, 32)
-    low = dct(dct(grey, axis=0), axis=1)[:8, :8]
-    return _hex(low >= np.median(low.reshape(-1)[1:]))
+    low = dct(dct(grey, axis=0)[:8], axis=1)[:, :8]
+    return _hex(low >= np.sort(low.reshape(-1)[1:])[31])
 
 
 def dhash(image: Image.Image) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from PIL import Image
 
 from bettersynth.core import native
 
 _WORTH_PIXELS = 1 << 16
-_GROUP = 5  # pixels of three bytes in sixteen lanes, the last of which stays empty
 _LANES = 16
 _MAKES_COMPILING_WORTH = 1 << 10
 I32 = npt.NDArray[np.int32]
@@ -53,13 +53,13 @@ def _agrees(library: Any) -> bool:
 
 
 def _resized(library: Any, image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    pixels = np.asarray(image)
-    first_x, grouped = _across(library, image.width, size[0])
+    pixels, num_bytes = _pixels(image)
+    first_x, grouped = _across(library, image.width, size[0], num_bytes)
     first_y, weights = _weights(library, image.height, size[1])
     out = np.empty((size[1], size[0], 3), np.uint8)
     failed = library.bs_resize(
         native.address(pixels),
-        (ctypes.c_int64 * 2)(image.width, image.height),
+        (ctypes.c_int64 * 3)(image.width, image.height, num_bytes),
         (ctypes.c_void_p * 2)(first_x.ctypes.data, first_y.ctypes.data),
         (ctypes.c_void_p * 2)(grouped.ctypes.data, weights.ctypes.data),
         (ctypes.c_int64 * 2)(size[0], grouped.shape[1]),
@@ -69,6 +69,17 @@ def _resized(library: Any, image: Image.Image, size: tuple[int, int]) -> Image.I
     if failed:
         raise MemoryError
     return Image.fromarray(out)
+
+
+def _pixels(image: Image.Image) -> tuple[Any, int]:
+    """Where the pixels lie and how many bytes each has: Pillow's own memory, or a copy where it has no Arrow view.
+
+    Older versions have none, nor have pictures of more than one block of memory (16 MB).
+    """
+    try:
+        return pa.array(image).values.buffers()[1], 4
+    except (AttributeError, ValueError, TypeError, pa.ArrowException):
+        return np.asarray(image), 3
 
 
 @lru_cache(maxsize=256)
@@ -83,12 +94,18 @@ def _weights(library: Any, size: int, outs: int) -> tuple[I32, I32]:
 
 
 @lru_cache(maxsize=256)
-def _across(library: Any, size: int, outs: int) -> tuple[I32, I32]:
-    """The same with the weights in groups: [outs, groups, 16], each weight once a colour."""
+def _across(library: Any, size: int, outs: int, num_bytes: int) -> tuple[I32, I32]:
+    """The same with the weights in groups of sixteen: [outs, groups, 16], each weight once a colour.
+
+    A group holds five pixels of three bytes, or four of four bytes with a weight of 0 for the last.
+    """
     firsts, weights = _weights(library, size, outs)
-    groups = -(-weights.shape[1] // _GROUP)
-    padded = np.zeros((outs, groups * _GROUP), np.int32)
+    group = _LANES // num_bytes
+    groups = -(-weights.shape[1] // group)
+    padded = np.zeros((outs, groups * group), np.int32)
     padded[:, : weights.shape[1]] = weights
     lanes = np.zeros((outs, groups, _LANES), np.int32)
-    lanes[:, :, : 3 * _GROUP] = np.repeat(padded, 3, axis=1).reshape(outs, groups, 3 * _GROUP)
+    pixels = lanes[:, :, : num_bytes * group].reshape(outs, groups, group, num_bytes)
+    pixels[..., :3] = padded.reshape(outs, groups, group, 1)
+    lanes[:, :, : num_bytes * group] = pixels.reshape(outs, groups, -1)
     return firsts, lanes

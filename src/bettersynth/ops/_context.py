@@ -73,9 +73,12 @@ class OpContext:
 
     def image_path(self, file: int, path: str) -> Path:
         """Where a picture lies."""
-        if file >= len(self.image_roots) or os.path.isabs(path):
-            return Path(path)
-        return Path(f"{self.image_roots[file]}/{path}")  # half the cost of joining two path objects
+        return Path(self._where(file, path))
+
+    def _where(self, file: int, path: str) -> str:
+        if file >= len(self.image_roots) or path.startswith(os.sep):
+            return path
+        return f"{self.image_roots[file]}/{path}"  # half the cost of joining two path objects
 
     def image_paths(self, batch: Batch) -> list[list[Path]]:
         """For each row the places of its pictures."""
@@ -174,16 +177,21 @@ class OpContext:
             self._truncated.add(path)
             self.flags["truncated picture loaded"] += 1
 
-    def check_file(self, path: Path) -> None:
+    def check_file(self, file: int, path: str) -> None:
         """Refuse a missing picture, and one without its end marker when truncated pictures are refused.
 
         Raises:
             DataError: with the path.
         """
-        if not path.is_file():
-            raise DataError(t("image not found"), where=str(path))
-        if self.on_truncated == "quarantine" and looks_truncated(path):
-            raise DataError(t("truncated or damaged image"), where=str(path))
+        where = self._where(file, path)
+        try:
+            is_file = stat.S_ISREG(os.stat(where).st_mode)
+        except (OSError, ValueError):  # a name with a zero byte
+            is_file = False
+        if not is_file:
+            raise DataError(t("image not found"), where=str(Path(where)))
+        if self.on_truncated == "quarantine" and looks_truncated(Path(where)):
+            raise DataError(t("truncated or damaged image"), where=str(Path(where)))
 
     def forget_images(self) -> None:
         """Drop decoded pictures; called by the engine between groups of rows."""
