@@ -249,9 +249,9 @@ static int64_t longest_of(const int64_t *starts, int64_t rows)
 /* found[row] = 1 for the texts in which two sentences have the same letters, and for those with characters that end a
  * sentence in other ways. kinds: 1 letter, 2 line feed, 4 mark, 8 such a character. A sentence ends after a mark, unless
  * that mark stands directly behind one that has ended a sentence. Sentences without letters count when they have
- * `least` blanks. Returns 0, or -1 without memory. */
+ * `least` blanks, or `least` characters when others than letters are compared, too. Returns 0, or -1 without memory. */
 int bs_sentences(const uint32_t *letters, const uint8_t *kinds, const int64_t *starts, int64_t rows, int64_t least,
-                 uint8_t *found)
+                 int compares_all, uint8_t *found)
 {
     const int bits = table_bits(longest_of(starts, rows));
     uint64_t *table = calloc((size_t)1 << bits, sizeof *table);
@@ -271,7 +271,7 @@ int bs_sentences(const uint32_t *letters, const uint8_t *kinds, const int64_t *s
             } else if (kind == 8) {
                 found[row] = 1;
             }
-            blanks += letters[i] == ' ' || letters[i] == '\t';
+            blanks += compares_all || letters[i] == ' ' || letters[i] == '\t';
             const int ends = kind == 2 || (kind == 4 && !is_second);
             is_second = kind == 4 && !is_second;
             if (!ends && i + 1 < stop)

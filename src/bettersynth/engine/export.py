@@ -25,7 +25,7 @@ from bettersynth.engine.trace import TRACE_FILE
 from bettersynth.formats.data_juicer import Tokens
 from bettersynth.formats.jsonl import dump_line
 from bettersynth.formats.write import ENDINGS, Row, WriteOptions, kind_of, stem_of, write_any
-from bettersynth.ops.base import ID, IMAGES, KEY, RECORD, STATS, TEXT, Batch
+from bettersynth.ops.base import IMAGES, KEY, RECORD, STATS, TEXT, Batch
 
 META = "__dj__meta__"
 QUARANTINE_FILE = "quarantine.jsonl"

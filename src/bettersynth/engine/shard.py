@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections import Counter
@@ -541,5 +540,3 @@ def run_shard(stage: StageJob, shard: ShardJob, ctx: OpContext) -> dict[str, Any
     }
     write_atomic(folder / f"{name}.json", orjson.dumps(marker))
     return marker
-
-

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -71,6 +72,10 @@ def _repeating() -> list[str]:
         "A b c. ",
         "One! ",
         "one!",
+        "One!! ",
+        "...",
+        "? .",
+        "- -",
         "ab" * 9,
         "ΑΣ ας ",
         "İx ",
@@ -159,3 +164,15 @@ def test_a_library_that_says_something_else_is_not_used() -> None:
 @pytest.mark.parametrize("key", [(0.7, 128), (0.9, 128)])
 def test_the_known_bands_are_those_that_are_found(key: tuple[float, int]) -> None:
     assert _minhash.search_bands(*key) == _minhash.best_bands(*key) == _minhash._KNOWN_BANDS[key]
+
+
+@pytest.mark.parametrize("edges", [0, 3, 12, 60])
+def test_joined_nodes_share_the_first_of_their_component(edges: int) -> None:
+    draw = random.Random(edges)
+    pairs = [(draw.randrange(40), draw.randrange(40)) for _ in range(edges)]
+    groups = {node: {node} for node in range(40)}
+    for left, right in pairs:
+        whole = groups[left] | groups[right]
+        groups.update(dict.fromkeys(whole, whole))
+    ends = np.array(pairs, np.int64).reshape(-1, 2)
+    assert _minhash.join(40, ends[:, 0], ends[:, 1]).tolist() == [min(groups[node]) for node in range(40)]

@@ -118,6 +118,17 @@ def test_mappers_leave_only_what_they_would_not_change(name: str, texts: list[st
 
 
 @QUICK
+@given(texts=st.lists(TEXTS, max_size=12), names=st.permutations(SELECTIVE))
+def test_mappers_after_mappers(texts: list[str], names: list[str]) -> None:
+    batch = rows_of(["plain words"] * 12 + texts)
+    for name in names[:5]:
+        operator: Any = operator_class(name)()
+        expected = [operator.rewrite(text) for text in batch.column("text").to_pylist()]
+        batch = operator.apply(batch, OpContext())
+        assert batch.column("text").to_pylist() == expected, name
+
+
+@QUICK
 @given(texts=BATCHES)
 def test_sentences_without_case(texts: list[str]) -> None:
     for options in ({"lowercase": True}, {"ignore_special_character": False}, {"min_repeat_sentence_length": 0}):

@@ -70,11 +70,15 @@ def split_sentences(line: str) -> list[str]:
     return line.split("\n")
 
 
-def _compiled_candidates(library: Any, codes: Codes, letters: U32, kinds: U8, least: int) -> I64:
-    """As :meth:`RemoveRepeatSentencesMapper.candidates`; it may name other texts in vain, but misses none."""
+def _compiled_candidates(library: Any, codes: Codes, letters: U32, kinds: U8, cut: tuple[int, bool]) -> I64:
+    """As :meth:`RemoveRepeatSentencesMapper.candidates`; it may name other texts in vain, but misses none.
+
+    Args:
+        cut: (shortest sentence that is compared, whether other characters than letters are compared, too).
+    """
     found = np.zeros(len(codes), np.uint8)
     where = (native.address(letters), native.address(kinds), native.address(codes.starts))
-    numbers = (ctypes.c_int64(len(codes)), ctypes.c_int64(least))
+    numbers = (ctypes.c_int64(len(codes)), ctypes.c_int64(cut[0]), ctypes.c_int(cut[1]))
     if library.bs_sentences(*where, *numbers, native.address(found)):
         raise MemoryError
     return np.flatnonzero(found)
@@ -97,7 +101,7 @@ def _agrees(library: Any) -> bool:
         "a!! b. a!",
     ]
     codes = Codes(pa.array(texts, pa.string()))
-    found = _compiled_candidates(library, codes, codes.codes, _KINDS.look_up(codes), 2)
+    found = _compiled_candidates(library, codes, codes.codes, _KINDS.look_up(codes), (2, False))
     return bool(found.tolist() == [1, 3, 6, 7, 8, 10])
 
 
@@ -128,7 +132,8 @@ class RemoveRepeatSentencesMapper(SelectiveTextMapper):
         library = native.library(len(codes))
         if library is not None and _agrees(library) and codes.lengths.max(initial=0) < _LONG:
             letters = _LOWER.look_up(codes.codes) if self.lowercase else codes.codes
-            return _compiled_candidates(library, codes, letters, kinds, self.min_repeat_sentence_length)
+            cut = (self.min_repeat_sentence_length, not self.ignore_special_character)
+            return _compiled_candidates(library, codes, letters, kinds, cut)
         marks = kinds & (_CLOSE | _FEED) > 0
         stops = np.union1d(np.flatnonzero(marks) + 1, codes.starts[1:][codes.lengths > 0])
         starts = np.concatenate([[0], stops[:-1]])
