@@ -71,8 +71,8 @@ class Sides:
     ) -> Result:
         """Run ``bettersynth process``. ``keep`` uses the folder of the run before, to measure a cached run.
 
-        Without ``compiled``, numpy and Pillow do all the work. Compiling itself, once a machine, is not measured, nor is
-        that of the Python files, which an installed package has behind it.
+        Without ``compiled``, numpy and Pillow do all the work. Compiling itself, once a machine, is not measured, nor
+        is that of the Python files, which an installed package brings along.
         """
         _byte_code()
         if compiled:

@@ -479,7 +479,7 @@ class ShardRun:
 
 
 def _groups(phases: tuple[Phase, ...]) -> list[tuple[Phase, ...]]:
-    """The phases in order, neighbours together that score whole batches of texts."""
+    """The phases in order, neighbours together that score whole batches of texts, or of headers of pictures."""
     groups: list[tuple[Phase, ...]] = []
     for phase in phases:
         groups.append((*groups.pop(), phase) if groups and _goes_with(groups[-1][-1], phase) else (phase,))
@@ -487,10 +487,11 @@ def _groups(phases: tuple[Phase, ...]) -> list[tuple[Phase, ...]]:
 
 
 def _goes_with(before: Phase, phase: Phase) -> bool:
-    return all(
-        each.kind == "score_keep" and getattr(each.operator, "at_once", False) and not each.text_key
+    are_fast = all(
+        each.kind == "score_keep" and getattr(each.operator, "at_once", False) and not (each.text_key or each.image_key)
         for each in (before, phase)
     )
+    return are_fast and before.operator.reads == phase.operator.reads
 
 
 def _plain_array(values: Any) -> Any:

@@ -24,8 +24,8 @@ from bettersynth.formats.pictures import PictureFolder
 from bettersynth.formats.read import LINES, ReadOptions, data_files, read_any
 from bettersynth.formats.remote import fetch
 
-_MIN_ROWS, _MAX_ROWS, _TARGET_SHARDS = 512, 8192, 64
-_MIN_TEXT_ROWS = 4096  # rows without pictures are cheap, and a shard has a price of its own
+_MIN_ROWS, _MAX_ROWS = 512, 8192
+_SHARDS, _TEXT_SHARDS = 64, 16  # wanted; rows without pictures are cheap, and a shard has a price of its own
 _LOOK_BYTES = 1 << 16
 _SHUFFLE_SEED = 42  # Data-Juicer's, so that the same rows are drawn
 
@@ -119,9 +119,8 @@ def freeze(
 def _rows_per_shard(paths: list[Path], image_key: str) -> int:
     """Few enough that workers share the work and little is lost when one dies, enough that a shard's price is small."""
     counts = [jsonl.count_lines(path) for path in paths]
-    has_pictures = any(_names_pictures(path, image_key) for path in paths)
-    least = _MIN_ROWS if has_pictures else _MIN_TEXT_ROWS
-    return max(least, min(_MAX_ROWS, -(-sum(counts) // _TARGET_SHARDS)))
+    wanted = _SHARDS if any(_names_pictures(path, image_key) for path in paths) else _TEXT_SHARDS
+    return max(_MIN_ROWS, min(_MAX_ROWS, -(-sum(counts) // wanted)))
 
 
 def _names_pictures(path: Path, image_key: str) -> bool:

@@ -64,7 +64,7 @@ class _File:
         return data
 
 
-def read_header(path: Path, *, allow_truncated: bool = False) -> ImageHeader:
+def read_header(path: Path | str, *, allow_truncated: bool = False) -> ImageHeader:
     """Read width, height, size and format of a picture file.
 
     Args:
@@ -77,7 +77,7 @@ def read_header(path: Path, *, allow_truncated: bool = False) -> ImageHeader:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise DataError(t("image not found"), where=str(path)) from error
+        raise DataError(t("image not found"), where=str(Path(path))) from error
     try:
         file = _File(handle, os.fstat(handle).st_size)
         for signature, scan in _SCANS:
@@ -89,7 +89,7 @@ def read_header(path: Path, *, allow_truncated: bool = False) -> ImageHeader:
         pass
     finally:
         os.close(handle)
-    return _by_pillow(path, allow_truncated)
+    return _by_pillow(Path(path), allow_truncated)
 
 
 def _is_cut(file: _File) -> bool:

@@ -58,8 +58,8 @@ class OpContext:
     flags: Counter[str] = field(default_factory=Counter)
     elsewhere_cpu_s: float = 0.0
     _images: dict[tuple[Path, int | None], Image] = field(default_factory=dict)
-    _truncated: set[Path] = field(default_factory=set)
-    _headers: dict[Path, ImageHeader] = field(default_factory=dict)
+    _truncated: set[str] = field(default_factory=set)
+    _headers: dict[str, ImageHeader] = field(default_factory=dict)
     _places: dict[tuple[int, str], Path] = field(default_factory=dict)
     _models: dict[tuple[str, str], Any] = field(default_factory=dict)
 
@@ -86,6 +86,12 @@ class OpContext:
         rows = batch.column(IMAGES).to_pylist()
         return [[self._place(file, path) for path in row or ()] for file, row in zip(files, rows, strict=True)]
 
+    def image_places(self, batch: Batch) -> list[list[str]]:
+        """As :meth:`image_paths`, as text: path objects take as long as reading a header."""
+        files = batch.column(KEY[0]).to_pylist()
+        rows = batch.column(IMAGES).to_pylist()
+        return [[self._where(file, path) for path in row or ()] for file, row in zip(files, rows, strict=True)]
+
     def _place(self, file: int, path: str) -> Path:
         """As :meth:`image_path`, but each path object is made, and hashed, once per group of rows."""
         found = self._places.get((file, path))
@@ -93,33 +99,35 @@ class OpContext:
             found = self._places[file, path] = self.image_path(file, path)
         return found
 
-    def header(self, path: Path) -> ImageHeader:
+    def header(self, path: Path | str) -> ImageHeader:
         """Size of a picture from its header, EXIF orientation applied.
 
         Raises:
             DataError: missing or no picture.
         """
-        if path not in self._headers:
-            header = read_header(path, allow_truncated=self.on_truncated == "load")
-            self._headers[path] = header
+        place = str(path)
+        header = self._headers.get(place)
+        if header is None:
+            header = self._headers[place] = read_header(place, allow_truncated=self.on_truncated == "load")
             if header.is_cut and self.on_truncated == "load":
-                self._note_truncated(path)
-        return self._headers[path]
+                self._note_truncated(place)
+        return header
 
-    def file_size(self, path: Path) -> int:
+    def file_size(self, path: Path | str) -> int:
         """Size of a file in bytes; the file is not opened.
 
         Raises:
             DataError: missing, or no file.
         """
-        if path in self._headers:
-            return self._headers[path].size_bytes
+        known = self._headers.get(str(path))
+        if known is not None:
+            return known.size_bytes
         try:
             found = os.stat(path)
         except OSError as error:
-            raise DataError(t("image not found"), where=str(path)) from error
+            raise DataError(t("image not found"), where=str(Path(path))) from error
         if not stat.S_ISREG(found.st_mode):
-            raise DataError(t("image not found"), where=str(path))
+            raise DataError(t("image not found"), where=str(Path(path)))
         return found.st_size
 
     def image(self, path: Path) -> Image:
@@ -167,11 +175,11 @@ class OpContext:
                 raise
             with tolerate_truncation(True):
                 image = open_image(path, at_least_px=side_px)
-            self._note_truncated(path)
+            self._note_truncated(str(path))
         ImageOps.exif_transpose(image, in_place=True)
         return image
 
-    def _note_truncated(self, path: Path) -> None:
+    def _note_truncated(self, path: str) -> None:
         """Count a picture that is cut short, once per group of rows, whoever meets it first."""
         if path not in self._truncated:
             self._truncated.add(path)

@@ -134,8 +134,8 @@ class Filter(Operator):
 
     Attributes:
         keep_params: fields that only :meth:`keep` reads; they are no part of the score's cache key.
-        at_once: whether it scores whole batches of texts fast. Neighbours of this kind score the same rows, also those
-            that the first of them drops, so that each text is looked at once.
+        at_once: whether it scores whole batches fast. Neighbours of this kind that read the same columns score the same
+            rows, also those that the first of them drops, so that each text or header is looked at once.
     """
 
     keep_params: ClassVar[tuple[str, ...]] = ()

@@ -26,6 +26,7 @@ class ImageAspectRatioFilter(PictureFilter):
     stat: ClassVar[str] = "aspect_ratios"
     bounds: ClassVar[tuple[str, str]] = ("min_ratio", "max_ratio")
     keep_params: ClassVar[tuple[str, ...]] = (*PictureFilter.keep_params, "min_ratio", "max_ratio")
+    at_once: ClassVar[bool] = True
 
     min_ratio: float = 0.333
     max_ratio: float = 3.0
@@ -33,7 +34,7 @@ class ImageAspectRatioFilter(PictureFilter):
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``aspect_ratios``: lists of width / height, one entry a picture."""
         rows = []
-        for paths in ctx.image_paths(batch):
-            headers = [ctx.header(path) for path in paths]
+        for places in ctx.image_places(batch):
+            headers = [ctx.header(place) for place in places]
             rows.append([header.width / header.height for header in headers])
         return {self.stat: pa.array(rows, pa.list_(pa.float64()))}

@@ -29,6 +29,7 @@ class ImageShapeFilter(Filter):
     version: ClassVar[int] = 2
     writes: ClassVar[tuple[str, ...]] = ("stats.image_width", "stats.image_height")
     keep_params: ClassVar[tuple[str, ...]] = ("min_width", "max_width", "min_height", "max_height", "any_or_all")
+    at_once: ClassVar[bool] = True
 
     min_width: int = 1
     max_width: int | None = None
@@ -38,7 +39,7 @@ class ImageShapeFilter(Filter):
 
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``image_width`` and ``image_height``: lists of pixels, one entry a picture."""
-        headers = [[ctx.header(path) for path in paths] for paths in ctx.image_paths(batch)]
+        headers = [[ctx.header(place) for place in places] for places in ctx.image_places(batch)]
         kind = pa.list_(pa.int64())
         return {
             "image_width": pa.array([[header.width for header in row] for row in headers], kind),

@@ -43,6 +43,7 @@ class ImageSizeFilter(PictureFilter):
     stat: ClassVar[str] = "image_sizes"
     bounds: ClassVar[tuple[str, str]] = ("min_size", "max_size")
     keep_params: ClassVar[tuple[str, ...]] = (*PictureFilter.keep_params, "min_size", "max_size")
+    at_once: ClassVar[bool] = True
 
     min_size: str = "0"
     max_size: str = "1TB"
@@ -59,5 +60,5 @@ class ImageSizeFilter(PictureFilter):
 
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``image_sizes``: lists of bytes, one entry a picture."""
-        rows = [[ctx.file_size(path) for path in paths] for paths in ctx.image_paths(batch)]
+        rows = [[ctx.file_size(place) for place in places] for places in ctx.image_places(batch)]
         return {self.stat: pa.array(rows, pa.list_(pa.int64()))}
