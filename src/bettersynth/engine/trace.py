@@ -58,7 +58,7 @@ def events(rows: int, **columns: Any) -> pa.Table:
             values = pa.array(values, field.type)
         elif not isinstance(values, pa.Array):
             values = pa.repeat(pa.scalar(values, field.type), rows)
-        arrays.append(values)
+        arrays.append(values if values.type == field.type else values.cast(field.type))
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
