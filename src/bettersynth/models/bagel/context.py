@@ -85,6 +85,7 @@ class _CachedAttention:
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = blocks
+        self.lens = [len(block) for block in blocks]
         self.masks = [self._mask(block) for block in blocks]
 
     @staticmethod
@@ -95,17 +96,21 @@ class _CachedAttention:
         return torch.ones(rows, past + rows, dtype=torch.bool, device=block.embeds.device).tril(past)
 
     def __call__(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        lens = [len(block) for block in self.blocks]
+        if len(self.blocks) == 1:
+            return sdpa(q, *self.blocks[0].context.write(layer, k, v), self.masks[0])
         mixed = []
-        pieces = zip(self.blocks, self.masks, q.split(lens), k.split(lens), v.split(lens), strict=True)
+        pieces = zip(self.blocks, self.masks, *(x.split(self.lens) for x in (q, k, v)), strict=True)
         for block, mask, q_part, k_part, v_part in pieces:
             keys, values = block.context.write(layer, k_part, v_part)
             mixed.append(sdpa(q_part, keys, values, mask))
-        return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+        return torch.cat(mixed)
 
 
 def route(model: BagelModel, blocks: Sequence[Block]) -> Routing:
     """The routing of a forward over these blocks."""
+    ropes = blocks[0].ropes if len(blocks) == 1 else torch.cat([block.ropes for block in blocks])
+    if not any(block.is_latent for block in blocks):
+        return model.decoder.und_routing(ropes)
     is_gen = []
     for block in blocks:
         flags = torch.zeros(len(block), dtype=torch.bool)
@@ -114,13 +119,13 @@ def route(model: BagelModel, blocks: Sequence[Block]) -> Routing:
     flags = torch.cat(is_gen)
     und, gen = (~flags).nonzero().flatten(), flags.nonzero().flatten()
     device = model.device
-    return model.decoder.routing(und.to(device), gen.to(device), torch.cat([block.ropes for block in blocks]))
+    return model.decoder.routing(und.to(device), gen.to(device), ropes)
 
 
 def forward(model: BagelModel, blocks: Sequence[Block], routing: Routing | None = None) -> tuple[Rows, Routing]:
     """All blocks through the layers in one pass -> rows before the final norms. No context advances."""
     routing = routing or route(model, blocks)
-    rows = routing.split(torch.cat([block.embeds for block in blocks]))
+    rows = routing.split(blocks[0].embeds if len(blocks) == 1 else torch.cat([block.embeds for block in blocks]))
     return model.decoder.run_layers(rows, routing, _CachedAttention(blocks)), routing
 
 
@@ -129,6 +134,16 @@ def text_block(model: BagelModel, context: Context, ids: Sequence[int]) -> Block
     device = model.device
     ropes = torch.arange(context.next_rope, context.next_rope + len(ids), device=device)
     return Block(context, model.embed_text(torch.tensor(ids, device=device)), ropes, is_causal=True)
+
+
+def token_blocks(model: BagelModel, contexts: Sequence[Context], ids: Sequence[int]) -> list[Block]:
+    """One token for each context, all embedded together."""
+    device = model.device
+    ropes = torch.tensor([context.next_rope for context in contexts], device=device)
+    embeds = model.embed_text(torch.tensor(ids, device=device))
+    return [
+        Block(context, embeds[i : i + 1], ropes[i : i + 1], is_causal=True) for i, context in enumerate(contexts)
+    ]
 
 
 def image_block(model: BagelModel, context: Context, tokens: torch.Tensor, *, is_latent: bool) -> Block:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from bettersynth.models.bagel.context import Context, forward, text_block
+from bettersynth.models.bagel.context import Context, forward, token_blocks
 from bettersynth.models.bagel.model import BagelModel
 from bettersynth.models.layers.mot import Rows
 
@@ -51,7 +51,7 @@ def generate_text(
     before = [(context.length, context.next_rope, context.history) for context in contexts]
     alive, fed = list(range(len(contexts))), [special.bos] * len(contexts)
     for _ in range(max_new_tokens):
-        rows, _ = forward(model, [text_block(model, contexts[i], [fed[i]]) for i in alive])
+        rows, _ = forward(model, token_blocks(model, [contexts[i] for i in alive], [fed[i] for i in alive]))
         hidden = model.decoder.final_norms(Rows(rows.und, rows.gen)).und
         logits = model.language_model.lm_head(hidden).float()
         still = []
@@ -87,8 +87,7 @@ def logits_after(model: BagelModel, contexts: Sequence[Context], last: Sequence[
     for context in contexts:
         context.length, context.next_rope = context.length - 1, context.next_rope - 1
     try:
-        blocks = [text_block(model, context, [token]) for context, token in zip(contexts, last, strict=True)]
-        rows, _ = forward(model, blocks)
+        rows, _ = forward(model, token_blocks(model, contexts, last))
     finally:
         for context in contexts:
             context.length, context.next_rope = context.length + 1, context.next_rope + 1

@@ -10,8 +10,9 @@ Source: Liang et al. 2024 (Mixture-of-Transformers); parameter names of the publ
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -64,6 +65,12 @@ class Routing:
         inverse[order] = torch.arange(len(order), device=order.device)
         return cls(len(und_index), order, inverse, cos, sin)
 
+    @classmethod
+    def understanding(cls, positions: torch.Tensor, *, head_dim: int, theta: float) -> Routing:
+        """Of a sequence of understanding rows alone."""
+        cos, sin = (x.unsqueeze(1) for x in rotary_angles(positions, head_dim, theta))
+        return cls(len(positions), None, None, cos, sin)
+
     def to_packed(self, x: torch.Tensor) -> torch.Tensor:
         """Rows in routed order -> packed order."""
         return x if self.routed_to_packed is None else x.index_select(0, self.routed_to_packed)
@@ -95,6 +102,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalises the last dimension."""
+        if x.dtype == self.weight.dtype == torch.float32:  # nothing is cast: one operation does the same
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         wide = x.float()
         return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
@@ -131,6 +140,13 @@ class MotSizes:
         return self.hidden // self.num_heads
 
 
+def part(owner: nn.Module, name: str) -> nn.Module:
+    """A direct child by name. Decoding a token looks up dozens: ``get_submodule`` takes several times as long."""
+    child = owner._modules[name]
+    assert child is not None
+    return child
+
+
 class MotAttention(nn.Module):
     """Projections and per-head norms of both sets; one softmax over all tokens."""
 
@@ -148,9 +164,9 @@ class MotAttention(nn.Module):
 
     def qkv(self, x: torch.Tensor, suffix: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(N, D) -> normed q (N, H, E), normed k and plain v (N, K, E), with one set of weights."""
-        part, width = self.get_submodule, self.sizes.head_dim
-        q, k, v = (part(f"{name}_proj{suffix}")(x).unflatten(-1, (-1, width)) for name in "qkv")
-        return part("q_norm" + suffix)(q), part("k_norm" + suffix)(k), v
+        shape = (len(x), -1, self.sizes.head_dim)
+        q, k, v = (part(self, name + "_proj" + suffix)(x).view(shape) for name in "qkv")
+        return part(self, "q_norm" + suffix)(q), part(self, "k_norm" + suffix)(k), v
 
 
 class MotLayer(nn.Module):
@@ -168,31 +184,33 @@ class MotLayer(nn.Module):
     def forward(self, rows: Rows, routing: Routing, attend: Attend, is_und_frozen: bool = False) -> Rows:
         """Both slices through the layer; with ``is_und_frozen`` no gradient passes an understanding row."""
         mixed = self._attention(rows, routing, attend, is_und_frozen)
-        heads_und, heads_gen = mixed[: routing.num_und], mixed[routing.num_und :]
-        und = rows.und
+        und, gen = rows
         if len(und):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not is_und_frozen):
-                und = self._finish(und, heads_und, "")
-        gen = self._finish(rows.gen, heads_gen, GEN) if len(rows.gen) else rows.gen
-        return Rows(und, gen)
+            with _learning(not is_und_frozen):
+                und = self._finish(und, mixed[: routing.num_und], "")
+        return Rows(und, self._finish(gen, mixed[routing.num_und :], GEN) if len(gen) else gen)
 
     def _attention(self, rows: Rows, routing: Routing, attend: Attend, is_und_frozen: bool) -> torch.Tensor:
         parts = []
         for x, suffix in ((rows.und, ""), (rows.gen, GEN)):
             if len(x):
-                is_learning = torch.is_grad_enabled() and not (is_und_frozen and not suffix)
-                with torch.set_grad_enabled(is_learning):
-                    parts.append(self.self_attn.qkv(self.get_submodule("input_layernorm" + suffix)(x), suffix))
-        q, k, v = (torch.cat(pair) if len(pair) > 1 else pair[0] for pair in zip(*parts, strict=True))
-        q, k, v = routing.to_packed(q), routing.to_packed(k), routing.to_packed(v)
+                with _learning(bool(suffix) or not is_und_frozen):
+                    parts.append(self.self_attn.qkv(part(self, "input_layernorm" + suffix)(x), suffix))
+        q, k, v = parts[0]
+        if len(parts) > 1:
+            q, k, v = (routing.to_packed(torch.cat(pair)) for pair in zip(*parts, strict=True))
         q, k = rotate(q, routing.cos, routing.sin), rotate(k, routing.cos, routing.sin)
         mixed = attend(self.index, q, k, v).flatten(1)
         return mixed if routing.packed_to_routed is None else mixed.index_select(0, routing.packed_to_routed)
 
     def _finish(self, x: torch.Tensor, heads: torch.Tensor, suffix: str) -> torch.Tensor:
-        part = self.get_submodule
-        x = x + self.self_attn.get_submodule("o_proj" + suffix)(heads)
-        return x + part("mlp" + suffix)(part("post_attention_layernorm" + suffix)(x))
+        x = x + part(self.self_attn, "o_proj" + suffix)(heads)
+        return x + part(self, "mlp" + suffix)(part(self, "post_attention_layernorm" + suffix)(x))
+
+
+def _learning(is_learning: bool) -> AbstractContextManager[Any]:
+    """Gradients as they are, or off."""
+    return nullcontext() if is_learning else torch.no_grad()
 
 
 class MotDecoder(nn.Module):
@@ -218,6 +236,10 @@ class MotDecoder(nn.Module):
         sizes = self.sizes
         return Routing.build(und_index, gen_index, positions, head_dim=sizes.head_dim, theta=sizes.rope_theta)
 
+    def und_routing(self, positions: torch.Tensor) -> Routing:
+        """See :meth:`Routing.understanding`."""
+        return Routing.understanding(positions, head_dim=self.sizes.head_dim, theta=self.sizes.rope_theta)
+
     def run_layers(self, rows: Rows, routing: Routing, attend: Attend, *, is_und_frozen: bool = False) -> Rows:
         """Both slices through all layers, before the final norms."""
         for layer in self.layers:
@@ -232,7 +254,7 @@ class MotDecoder(nn.Module):
         """The final norm of each slice."""
         und, gen = rows
         if len(und):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not is_und_frozen):
+            with _learning(not is_und_frozen):
                 und = self.norm(und)
         return Rows(und, self.norm_moe_gen(gen) if len(gen) else gen)
 

@@ -14,21 +14,20 @@ _BASE = 10000.0
 
 
 def rotary_angles(positions_L: torch.Tensor, head_dim: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """(L,) position ids -> cosine and sine (L, head_dim), float32, each half the same.
+    """(L,) position ids -> cosine and sine (L, head_dim) as :func:`rotate` takes them, float32.
 
+    Both halves of a cosine are the same; the first half of a sine has the other sign.
     Source: Su et al. 2021 (RoFormer), equation 34, in the half-split layout of LLaMA and Qwen2.
     """
     exponents_K = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions_L.device) / head_dim
     angles_LK = positions_L.float()[:, None] * (1.0 / theta**exponents_K)
-    angles = torch.cat([angles_LK, angles_LK], dim=-1)
-    return angles.cos(), angles.sin()
+    cos_LK, sin_LK = angles_LK.cos(), angles_LK.sin()
+    return torch.cat([cos_LK, cos_LK], dim=-1), torch.cat([-sin_LK, sin_LK], dim=-1)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Turn the pairs (i, i + half) of the last dimension by their angles; ``cos`` and ``sin`` broadcast to ``x``."""
-    half = x.shape[-1] // 2
-    turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
-    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
+    return torch.addcmul(x * cos.to(x.dtype), x.roll(x.shape[-1] // 2, -1), sin.to(x.dtype))
 
 
 def sincos_table(side: int, dim: int) -> torch.Tensor:
