@@ -36,7 +36,7 @@ from bettersynth.train.stages import run_stage
 from bettersynth.train.trainer import order_spec
 
 Facts = dict[str, Any]
-EPOCHS, BATCH, DECAY = 3, 8, 0.99
+EPOCHS, BATCH, DECAY = 2, 8, 0.99
 
 
 def training(size: str, folder: Path, records: int) -> Facts:

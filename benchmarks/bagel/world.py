@@ -33,17 +33,17 @@ _MID = BagelConfig(
 )
 
 
-def config_of(name: str) -> BagelConfig:
+def config_of(name: str, layers: int | None = None) -> BagelConfig:
     """``tiny``: the golden set's sizes (0.3 M parameters); ``mid``: 31 M, most of them in the decoder's layers."""
     if name == "mid":
-        return _MID
+        return _MID if layers is None else replace(_MID, llm=replace(_MID.llm, num_hidden_layers=layers))
     golden = load_config(GOLDEN)
     return replace(golden, vit=replace(golden.vit, image_size=126), vit_max_num_patch_per_side=9, extra=())
 
 
-def build(name: str) -> BagelModel:
+def build(name: str, layers: int | None = None) -> BagelModel:
     """A model of that size; every weight is random, so that nothing is zero by chance."""
-    model = build_fresh(config_of(name), seed=1)
+    model = build_fresh(config_of(name, layers), seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.llm2vae.parameters():

@@ -102,7 +102,10 @@ def run_preset(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
         names = ", ".join(joint_preset_names())
         expected = t("one of: {names}", names=names)
         problems.append(ConfigError(t("--data needs a preset of joint training"), got=args.preset, expected=expected))
-    for flag, value in (("--data", args.data), ("--init-from", args.init_from)):
+    if args.shapes is not None and not args.plan:
+        problems.append(ConfigError(t("needed: {flags}", flags="--plan")))
+    needed = () if args.shapes is not None else (("--data", args.data), ("--init-from", args.init_from))
+    for flag, value in needed:
         if value is None:
             problems.append(ConfigError(t("needed: {flags}", flags=flag)))
         elif not value.exists():
@@ -112,9 +115,17 @@ def run_preset(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
     settings = _nested(dict(preset.joint), overrides)
     if args.val_data is not None:
         settings["unified"] = {**settings.get("unified", {}), "val_data": str(args.val_data)}
-    places = {"data": args.data, "init_from": args.init_from, "image_root": args.images}
+    places = {"data": args.data or Path("-"), "init_from": args.init_from or Path("-"), "image_root": args.images}
     config = stage_settings(preset, 2, {**settings, **places})
-    return _train_preset(args, config)
+    return _plan_shapes(args, config) if args.shapes is not None else _train_preset(args, config)
+
+
+def _plan_shapes(args: argparse.Namespace, config: Any) -> int:
+    """Plan by sizes, before there are records and weights."""
+    from bettersynth.cli.commands.train import devices, show_plans
+    from bettersynth.train.plan import plan_shapes
+
+    return show_plans(args, [plan_shapes(config, args.shapes, num_devices=devices(args), tokens=args.plan_tokens)])
 
 
 def _nested(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -129,7 +140,7 @@ def _nested(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, An
 
 
 def _train_preset(args: argparse.Namespace, config: Any) -> int:
-    from bettersynth.cli.commands.train import shown
+    from bettersynth.cli.commands.train import devices, show_plans, shown
     from bettersynth.cli.render import print_facts, print_json
     from bettersynth.train.launch import choose_processes, launch
     from bettersynth.train.plan import plan_stage
@@ -137,9 +148,7 @@ def _train_preset(args: argparse.Namespace, config: Any) -> int:
 
     out = args.out / "training_dirs" / f"BAGEL-{args.name}"
     if args.plan:
-        plan = asdict(plan_stage(config, out=out))
-        print_json([plan]) if args.json else print_facts({key: value for key, value in plan.items() if value != ()})
-        return 0
+        return show_plans(args, [plan_stage(config, out=out, num_devices=devices(args))])
     processes = choose_processes(args.processes, [config])
     if processes > 1:
         return launch(args.words, processes)

@@ -24,18 +24,22 @@ class Average:
 
     def __init__(self, parameters: NamedParameters, decay: float, *, is_on_cpu: bool = True) -> None:
         self.parameters, self.decay = parameters, decay
-        self._device = torch.device("cpu") if is_on_cpu else None
+        self.is_on_host = is_on_cpu
+        device = torch.device("cpu") if is_on_cpu else None
         self.tensors = {
-            name: parameter.detach().to(self._device or parameter.device, torch.float32, copy=True)
+            name: parameter.detach().to(device or parameter.device, torch.float32, copy=True)
             for name, parameter in parameters
         }
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the weights."""
-        held = list(self.tensors.values())
-        weights = [p.detach().to(h.device, h.dtype) for h, (_, p) in zip(held, self.parameters, strict=True)]
-        torch._foreach_lerp_(held, weights, 1.0 - self.decay)
+        """Move the average towards the weights; from another device one by one, so that no copy of all exists."""
+        pairs = [(h, p.detach()) for h, (_, p) in zip(self.tensors.values(), self.parameters, strict=True)]
+        if all(held.device == weights.device for held, weights in pairs):
+            torch._foreach_lerp_([held for held, _ in pairs], [w.to(torch.float32) for _, w in pairs], 1 - self.decay)
+            return
+        for held, weights in pairs:
+            held.lerp_(weights.to(held.device, held.dtype), 1 - self.decay)
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take the values of a saved state.
@@ -50,15 +54,20 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The averages in place of the weights for a while."""
-        kept = [parameter.detach().clone() for _, parameter in self.parameters]
-        for name, parameter in self.parameters:
-            parameter.data.copy_(self.tensors[name])
+        """The averages in place of the weights for a while; exchanged one by one, so that no copy of all exists."""
+        self._exchange()
         try:
             yield
         finally:
-            for (_, parameter), tensor in zip(self.parameters, kept, strict=True):
-                parameter.data.copy_(tensor)
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, parameter in self.parameters:
+            held = self.tensors[name]
+            weights = parameter.detach().to(held.device, held.dtype, copy=True)
+            parameter.data.copy_(held)
+            held.copy_(weights)
 
 
 def build_average(config: StageConfig, parameters: NamedParameters) -> Average | None:

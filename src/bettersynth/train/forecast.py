@@ -19,15 +19,16 @@ from bettersynth.config.train import StageConfig
 from bettersynth.models.family import Batch, ModelFamily
 from bettersynth.train import lora, memory, optim
 from bettersynth.train.distributed import Devices
+from bettersynth.train.ema import build_average
 from bettersynth.train.placement import Replicated
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model
 
 _CPU = Devices(0, 1, torch.device("cpu"))
 
 
-def _is_list(value: torch.Tensor) -> bool:
-    """Whether an input may be read as Python numbers (lengths, counts): it is then kept as it is."""
-    return value.ndim <= 1 and not value.is_floating_point()
+def _is_list(name: str, value: torch.Tensor) -> bool:
+    """Whether an input may be read as Python numbers (lengths, counts, shapes): it is then kept as it is."""
+    return (value.ndim <= 1 or name.endswith("_shapes")) and not value.is_floating_point()
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Forecast:
         host_bytes: bytes of tensors kept on the host by offloading.
         flops: of one forward and backward pass of the batch, recomputation included.
         trained, frozen: numbers in the parameters, with low-rank layers if there are any.
-        trained_bytes: what a resumable state holds of parameters and optimiser.
+        state_bytes: what a resumable state holds of parameters, optimiser and average.
     """
 
     peak_bytes: int
@@ -65,7 +66,7 @@ def forecast(
     all_numbers = sum(parameter.numel() for parameter in model.parameters())
     with FakeTensorMode(allow_non_fake_inputs=True) as shapes:
         _drop_values(model)
-        batch = {name: value if _is_list(value) else shapes.from_tensor(value) for name, value in batch.items()}
+        batch = {name: value if _is_list(name, value) else shapes.from_tensor(value) for name, value in batch.items()}
         step = _Step(config, family, model)
         if update:  # the states exist from the second step on
             step.update()
@@ -82,7 +83,8 @@ def forecast(
     added = sum(p.numel() for name, p in step.trained if lora.is_added(name))
     own = sum(parameter.numel() for _, parameter in step.trained)
     states = [value for state in step.optimizer.state.values() for value in state.values()]
-    kept = [*states, *(parameter for _, parameter in step.parameters)]
+    averages = [] if step.average is None else list(step.average.tensors.values())
+    kept = [*states, *averages, *(parameter for _, parameter in step.parameters)]
     state_bytes = sum(value.nbytes for value in kept if isinstance(value, torch.Tensor))
     return Forecast(
         peak_bytes=tracker.peak_bytes,
@@ -95,19 +97,6 @@ def forecast(
     )
 
 
-def without_activations(config: StageConfig, family: ModelFamily, model: nn.Module) -> Forecast:
-    """For families whose batches cannot be run on shapes: weights, gradients and optimiser alone; no arithmetic."""
-    names = {name for name, _ in family.trainable(model, config.stage)}
-    counts = {True: 0, False: 0}
-    for name, parameter in model.named_parameters():
-        counts[name in names] += parameter.numel()
-    size = torch.empty((), dtype=COMPUTE_DTYPES[config.precision]).element_size()
-    parts = dict.fromkeys(memory.PARTS, 0)
-    parts |= {memory.TRAINED: 4 * counts[True], memory.FROZEN: size * counts[False]}
-    parts |= {memory.GRADIENTS: 4 * counts[True], memory.OPTIMIZER: 8 * counts[True]}
-    return Forecast(sum(parts.values()), parts, 0, 0, counts[True], counts[False], 12 * counts[True])
-
-
 class _Step:
     """The trainer's parts of one step, on tensors without values."""
 
@@ -117,6 +106,7 @@ class _Step:
         self.placement = Replicated(config, model, _CPU)
         self.trained, self.parameters = self.placement.trained, self.placement.parameters
         self.optimizer = optim.build_optimizer(self.parameters, config)
+        self.average = build_average(config, self.parameters)
         model.train()
 
     def forward_backward(self, batch: Batch) -> None:
@@ -135,6 +125,8 @@ class _Step:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.placement.refresh()
+        if self.average is not None:
+            self.average.update()
 
 
 def _drop_values(model: nn.Module) -> None:

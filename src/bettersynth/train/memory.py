@@ -22,8 +22,8 @@ from torch.utils.flop_counter import flop_registry
 from bettersynth.models.layers.quantize import FrozenWeight
 
 TRAINED, FROZEN, GRADIENTS, OPTIMIZER = "trained_weights", "frozen_weights", "gradients", "optimizer"
-LOGITS, ACTIVATIONS, BUFFERS, HOST = "logits", "activations", "buffers", "host"
-PARTS = (TRAINED, FROZEN, GRADIENTS, OPTIMIZER, ACTIVATIONS, LOGITS, BUFFERS)
+LOGITS, ACTIVATIONS, BUFFERS, AVERAGE, HOST = "logits", "activations", "buffers", "average", "host"
+PARTS = (TRAINED, FROZEN, GRADIENTS, OPTIMIZER, AVERAGE, ACTIVATIONS, LOGITS, BUFFERS)
 """What a device's bytes are for. Buffers are inputs of the step and tables of the model; what was offloaded is HOST."""
 
 _READ_NUMBER = torch.ops.aten._local_scalar_dense.default
@@ -120,7 +120,10 @@ def logits_width(model: nn.Module) -> int | None:
 
 
 class Training(Protocol):
-    """What is looked at: the model, what it trains, what is optimised in its place if it is offloaded, and by what."""
+    """What is looked at: the model, what it trains, what is optimised in its place if it is offloaded, and by what.
+
+    ``average`` (of the weights) may be absent.
+    """
 
     model: nn.Module
     trained: Sequence[tuple[str, nn.Parameter]]
@@ -140,6 +143,9 @@ def attributed(tracker: LiveBytes, training: Training) -> Iterator[None]:
     tracker.assign(few_bit_buffers(training.model), FROZEN)
     if is_offloaded:
         tracker.assign(optimized, HOST)
+    average = getattr(training, "average", None)
+    if average is not None:
+        tracker.assign(average.tensors.values(), HOST if average.is_on_host else AVERAGE)
 
     def note_gradient(parameter: torch.Tensor) -> None:
         grad = owner[id(parameter)].grad

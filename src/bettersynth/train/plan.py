@@ -19,8 +19,9 @@ from bettersynth.train.checkpoint import saved_states
 from bettersynth.train.data import prepare
 from bettersynth.train.distributed import Devices
 from bettersynth.train.examples import TrainingSet
-from bettersynth.train.forecast import Forecast, forecast, without_activations
+from bettersynth.train.forecast import Forecast, forecast
 from bettersynth.train.machines import CardPlan, host_bytes, on_cards
+from bettersynth.train.mixture import pack_batches
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_processor
 from bettersynth.train.sampler import OrderSpec, micro_batches
 from bettersynth.train.stages import StageJob, build_processor, finished_stage
@@ -33,6 +34,8 @@ TEXT_TOKENS = 128
 _STORED_BYTES = 2
 """Bytes of a number in base model files (bf16); while they are read, both copies exist."""
 _LOADED_BYTES = 4
+_PICTURES = ("images", "packed_vit_tokens", "padded_latent")
+"""Inputs of a batch that hold pictures: what is prepared ahead is kept on the host."""
 _STATE_COPIES = 1
 """A new resumable state is whole on disk before an old one is removed."""
 
@@ -95,16 +98,11 @@ def plan_stage(config: StageConfig, *, out: Path | None = None, num_devices: int
     data = prepare(config, processor)
     spec = order_spec(config, data)
     processor = prepare_processor(config, family, model, processor)
-    largest: Batch | None = None
-    usual: Batch | None = None
-    if config.unified is None:
-        largest, usual = _batches(config, data, spec, processor)
-    else:
-        notes.append(t("activations of joint packs are not planned; they come on top"))
+    largest, usual, passes = _batches(config, data, spec, processor)
     if config.techniques:
         notes.append(t("what techniques keep (teachers, averages) is not planned; it comes on top"))
     is_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
-    work = _Work(largest, usual, spec.total, num_devices, is_cpu)
+    work = _Work(largest, usual, passes, spec.total, num_devices, is_cpu)
     needs = _needs(config, family, model, work)
     status, done = _status(config, out, num_devices, spec.steps)
     return StagePlan(
@@ -154,7 +152,8 @@ def plan_shapes(config: StageConfig, sizes: str, *, num_devices: int = 1, tokens
     if not samples:
         raise ConfigError(t("nothing says how many samples there are"), expected="max_samples | samples_seen")
     batch: Batch = example(model, config.per_device_batch_size, length, is_packed=config.packing)
-    work = _Work(batch, None, samples, num_devices, is_cpu=config.device == "cpu")
+    passes = -(-samples // config.per_device_batch_size)
+    work = _Work(batch, None, passes, samples, num_devices, is_cpu=config.device == "cpu")
     needs = _needs(config, family, model, work)
     global_batch = config.global_batch or 1
     note = t("{sizes}, every sample with one picture and {n} tokens in all", sizes=sizes, n=length)
@@ -186,23 +185,35 @@ def _status(config: StageConfig, out: Path | None, num_devices: int, steps: int)
     return "to do", 0
 
 
-def _batches(config: StageConfig, data: TrainingSet, spec: OrderSpec, processor: Processor) -> tuple[Batch, Batch]:
-    """The training's largest micro-batch, which decides the memory, and one of usual size, which decides the time."""
+def _batches(
+    config: StageConfig, data: TrainingSet, spec: OrderSpec, processor: Processor
+) -> tuple[Batch, Batch, int]:
+    """The training's largest micro-batch, which decides the memory, and one of usual size, which decides the time.
+
+    The third is how many forward passes there are.
+    """
     lengths = data.examples.num_tokens
     order = data.order(spec)
-    passes = [batch for step in range(spec.steps) for batch in micro_batches(order, spec, step)]
+    steps = (micro_batches(order, spec, step) for step in range(spec.steps))
+    limit = config.unified.pack_tokens if config.unified is not None else None
+    passes = [batch for step in steps for batch in (step if limit is None else pack_batches(step, lengths, limit))]
+    is_packed = config.packing or config.unified is not None
 
     def positions(batch: Sequence[int]) -> int:
-        return sum(lengths[i] for i in batch) if config.packing else len(batch) * max(lengths[i] for i in batch)
+        return sum(lengths[i] for i in batch) if is_packed else len(batch) * max(lengths[i] for i in batch)
 
     pictures = data.examples.has_image
     passes.sort(key=lambda batch: (positions(batch), sum(pictures[i] for i in batch)))
     mean = sum(map(positions, passes)) / len(passes)
     usual = min(passes, key=lambda batch: abs(positions(batch) - mean))
-    return _collate(data, processor, passes[-1]), _collate(data, processor, usual)
+    return _collate(data, processor, passes[-1]), _collate(data, processor, usual), len(passes)
 
 
 def _collate(data: TrainingSet, processor: Processor, indices: Sequence[int]) -> Batch:
+    blank = getattr(processor, "blank_batch", None)
+    if blank is not None:
+        made: Batch = blank([data.examples[index] for index in indices])
+        return made
     examples, pixels = [], []
     for index in indices:
         try:
@@ -217,10 +228,11 @@ def _collate(data: TrainingSet, processor: Processor, indices: Sequence[int]) ->
 
 @dataclass(frozen=True)
 class _Work:
-    """What a stage's need follows from, besides its settings: batches, amount, devices."""
+    """What a stage's need follows from, besides its settings: batches, forward passes, samples, devices."""
 
-    largest: Batch | None
+    largest: Batch
     usual: Batch | None
+    passes: int
     samples: int
     num_devices: int
     is_cpu: bool
@@ -228,13 +240,12 @@ class _Work:
 
 def _needs(config: StageConfig, family: ModelFamily, model: nn.Module, work: _Work) -> dict[str, Any]:
     """The fields of a plan that follow from shapes."""
-    if work.largest is None:
-        found = without_activations(config, family, model)
-    else:
-        found = forecast(config, family, model, work.largest)
+    beside_weights = getattr(family, "beside_weights_bytes", None)
+    beside = int(beside_weights(model)) if beside_weights is not None else 0
+    found = forecast(config, family, model, work.largest)
     usual = found if work.usual is None else forecast(config, family, model, work.usual, update=False)
-    flops = float(usual.flops * -(-work.samples // config.per_device_batch_size))
-    pictures = work.largest["images"].nbytes if work.largest is not None and "images" in work.largest else 0
+    flops = float(usual.flops * work.passes)
+    pictures = sum(work.largest[name].nbytes for name in _PICTURES if name in work.largest)
     ahead = max(1, config.workers) * config.prefetch_batches
     steady = [config.pixel_cache_bytes, ahead * pictures, found.host_bytes, found.peak_bytes if work.is_cpu else 0]
     return {
@@ -243,7 +254,7 @@ def _needs(config: StageConfig, family: ModelFamily, model: nn.Module, work: _Wo
         "memory_bytes": found.parts,
         "peak_bytes": found.peak_bytes,
         "host_bytes": host_bytes(load=(_STORED_BYTES + _LOADED_BYTES) * (found.trained + found.frozen), steady=steady),
-        "disk_bytes": _disk(config, found),
+        "disk_bytes": _disk(config, found, beside),
         "flops": flops,
         "cards": on_cards(found.peak_bytes, flops, devices=work.num_devices, **_bus(config, found, work)),
     }
@@ -254,16 +265,23 @@ def _bus(config: StageConfig, found: Forecast, work: _Work) -> dict[str, float]:
     if not config.offload_optimizer:
         return {}
     size = torch.empty((), dtype=COMPUTE_DTYPES[config.precision]).element_size() * found.trained
-    passes = work.samples / config.per_device_batch_size / work.num_devices
+    passes = work.passes / work.num_devices
     steps = work.samples / (config.global_batch or config.per_device_batch_size)
     return {"moved_bytes": size * (passes + steps), "host_updates": found.trained * steps}
 
 
-def _disk(config: StageConfig, found: Forecast) -> int:
-    """States while training, or one and the result; what stage 1 writes is written in two formats."""
+def _disk(config: StageConfig, found: Forecast, beside: int) -> int:
+    """States while training, or one and the result; what stage 1 writes is written in two formats.
+
+    Args:
+        beside: bytes of a checkpoint's files besides its weights.
+    """
     states = found.state_bytes * (config.save_total_limit + _STATE_COPIES)
     if config.stage == 1:
-        result = 2 * 4 * found.trained
-    else:
-        result = torch.empty((), dtype=COMPUTE_DTYPES[config.precision]).element_size() * (found.trained + found.frozen)
-    return max(states, found.state_bytes * config.save_total_limit + result)
+        return max(states, found.state_bytes * config.save_total_limit + 2 * 4 * found.trained)
+    weights = torch.empty((), dtype=COMPUTE_DTYPES[config.precision]).element_size() * (found.trained + found.frozen)
+    result, best, settings = weights + beside, 0, config.unified
+    if settings is not None:
+        best = 2 * (weights + beside) if settings.val_data is not None else 0  # the new one is whole before the old goes
+        result += weights * (settings.state_dict_file + (settings.ema_decay > 0))
+    return best + max(states, found.state_bytes * config.save_total_limit + result)

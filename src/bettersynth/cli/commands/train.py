@@ -299,7 +299,8 @@ def shown(artifact: Any) -> dict[str, Any]:
     return {**shown, "wall_s": artifact.run.get("wall_s"), "cpu_s": artifact.run.get("cpu_s")}
 
 
-def _devices(args: argparse.Namespace) -> int:
+def devices(args: argparse.Namespace) -> int:
+    """How many share the work: as said, or as torchrun says."""
     return args.devices or int(os.environ.get("WORLD_SIZE") or args.processes or 1)
 
 
@@ -308,8 +309,8 @@ def _plan(args: argparse.Namespace, stages: list[tuple[int, Any]]) -> int:
     from bettersynth.train.stages import stage_folder
 
     places = {stage: stage_folder(args.out, stage, args.name) for stage, _ in stages}
-    plans = [plan_stage(config, out=places[stage], num_devices=_devices(args)) for stage, config in stages]
-    return _show_plans(args, plans)
+    plans = [plan_stage(config, out=places[stage], num_devices=devices(args)) for stage, config in stages]
+    return show_plans(args, plans)
 
 
 def _plan_shapes(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]) -> int:
@@ -329,11 +330,12 @@ def _plan_shapes(args: argparse.Namespace, overrides: dict[str, dict[str, Any]])
     names = {"1": ("pretrain",), "2": ("finetune",), "both": ("pretrain", "finetune")}[args.stage]
     numbers = {"pretrain": 1, "finetune": 2}
     configs = [stage_settings(preset, numbers[name], {**places, **overrides.get(name, {})}) for name in names]
-    plans = [plan_shapes(one, args.shapes, num_devices=_devices(args), tokens=args.plan_tokens) for one in configs]
-    return _show_plans(args, plans)
+    plans = [plan_shapes(one, args.shapes, num_devices=devices(args), tokens=args.plan_tokens) for one in configs]
+    return show_plans(args, plans)
 
 
-def _show_plans(args: argparse.Namespace, plans: list[Any]) -> int:
+def show_plans(args: argparse.Namespace, plans: list[Any]) -> int:
+    """Print plans as tables, or as JSON."""
     from dataclasses import asdict
 
     from bettersynth.cli.render import print_rows

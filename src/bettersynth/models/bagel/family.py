@@ -13,11 +13,11 @@ from bettersynth.config.train import StageConfig
 from bettersynth.config.unified import UnifiedSettings
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
-from bettersynth.models.bagel import convert
+from bettersynth.models.bagel import convert, sizes
 from bettersynth.models.bagel.config import BagelConfig
 from bettersynth.models.bagel.model import BagelModel, JointLoss
 from bettersynth.models.bagel.packing import Dropout
-from bettersynth.models.bagel.processor import UnifiedProcessor
+from bettersynth.models.bagel.processor import UnifiedProcessor, blank_batch
 from bettersynth.models.bagel.records import RecordEncoder
 from bettersynth.models.bagel.resize import ResizeRule
 from bettersynth.models.bagel.tokens import BagelTokenizer
@@ -31,6 +31,8 @@ _LORA_PATTERN = (
     r"(self_attn\.[qkvo]_proj(_moe_gen)?|mlp(_moe_gen)?\.(gate|up|down)_proj)"
 )
 _LORA_FULL = ("connector", "time_embedder", "vae2llm", "llm2vae")
+_SMALL_FILES_BYTES = 16 * 2**20
+"""Configurations and tokenizer."""
 
 
 class BagelFamily:
@@ -98,6 +100,25 @@ class BagelFamily:
                 parameter.requires_grad_(False)
                 frozen.add(name)
         return frozen
+
+    def of_sizes(self, preset: str) -> BagelModel:
+        """A model of a preset's sizes without memory for its weights."""
+        return sizes.build_empty(sizes.preset_config(preset))
+
+    def image_tokens(self, model: nn.Module) -> int:
+        """Tokens of the pictures of :meth:`example_batch`: one seen and one drawn, as large as they can be."""
+        return sizes.image_tokens(unwrap(model).config)
+
+    def example_batch(self, model: nn.Module, num_samples: int, num_tokens: int, *, is_packed: bool = False) -> Batch:
+        """A batch as large as one of samples of ``num_tokens`` tokens, half of whose text is learnt."""
+        config = unwrap(model).config
+        return blank_batch(config, [sizes.example_sample(config, num_tokens)] * num_samples)
+
+    def beside_weights_bytes(self, model: nn.Module) -> int:
+        """What a saved folder holds besides the weights: autoencoder, tables of positions, small files."""
+        bagel = unwrap(model)
+        frozen = bagel.autoencoder.parameters() if bagel._autoencoder else ()
+        return sum(4 * part.numel() for part in (*frozen, *bagel.buffers())) + _SMALL_FILES_BYTES
 
     def lora_sites(self, model: nn.Module) -> LoraSites:
         """Low-rank weights in both halves of the decoder; connector, time embedder and latent projections in full."""

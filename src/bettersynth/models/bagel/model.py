@@ -246,7 +246,9 @@ class BagelModel(nn.Module):
         mse = hidden.new_zeros((0, self.config.latent_dim), dtype=torch.float32)
         if noised and len(batch["mse_loss_indexes"]):
             velocity = self.llm2vae(hidden.index_select(0, batch["mse_loss_indexes"]))
-            mse = (velocity.float() - noised["target"][noised["times"] > 0]).square()
+            # Which latents are learnt: both lists of places rise, and the learnt ones are among all.
+            rows = torch.searchsorted(batch["packed_vae_token_indexes"], batch["mse_loss_indexes"])
+            mse = (velocity.float() - noised["target"].index_select(0, rows)).square()
         return JointLoss(self._cross_entropy(hidden, batch), batch["ce_loss_weights"], mse)
 
     def _cross_entropy(self, hidden_LD: torch.Tensor, batch: Batch) -> torch.Tensor:

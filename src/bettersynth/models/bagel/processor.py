@@ -23,7 +23,7 @@ from bettersynth.core.seed import derive_seed
 from bettersynth.media.open import open_image
 from bettersynth.models.bagel.autoencoder import AutoEncoder
 from bettersynth.models.bagel.config import BagelConfig
-from bettersynth.models.bagel.packing import NO_DROPOUT, Dropout, Packed, patchify
+from bettersynth.models.bagel.packing import NO_DROPOUT, Dropout, Packed, Sample, patchify
 from bettersynth.models.bagel.records import Picture, RecordEncoder, UnifiedExample
 from bettersynth.models.bagel.resize import to_pixels
 from bettersynth.models.family import Batch, Pixels, Rejected
@@ -127,6 +127,10 @@ class UnifiedProcessor:
         batch["noise"] = torch.cat(noise) if noise else torch.zeros(0, self.config.latent_dim)
         return batch
 
+    def blank_batch(self, examples: Sequence[UnifiedExample]) -> Batch:
+        """As large a batch as the examples can become, for plans; no picture is opened."""
+        return blank_batch(self.config, [example.sample for example in examples])
+
     def _latent(self, moments: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """A scaled latent (Z, h, w) drawn from its moments, and start noise (N, P) for its tokens."""
         config = self.config
@@ -154,3 +158,19 @@ def pad_latents(latents: Sequence[torch.Tensor], channels: int) -> torch.Tensor:
     for place, latent in zip(padded, latents, strict=True):
         place[:, : latent.shape[1], : latent.shape[2]] = latent
     return padded
+
+
+def blank_batch(config: BagelConfig, samples: Sequence[Sample]) -> Batch:
+    """The batch that samples become when nothing is dropped, with zeros for pixels, latents and noise."""
+    pack = Packed(config)
+    for sample in samples:
+        pack.add(sample, random.Random(0), NO_DROPOUT)
+    batch = pack.tensors()
+    channels, patch = config.vae.z_channels, config.latent_patch_size
+    shapes = [(rows * patch, cols * patch) for rows, cols in pack.vae_latent_shapes]
+    batch["packed_vit_tokens"] = torch.zeros(
+        len(pack.packed_vit_position_ids), config.vit.num_channels * config.vit.patch_size**2
+    )
+    batch["padded_latent"] = pad_latents([torch.zeros(channels, *shape) for shape in shapes], channels)
+    batch["noise"] = torch.zeros(len(pack.packed_latent_position_ids), config.latent_dim)
+    return batch

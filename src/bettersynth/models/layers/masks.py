@@ -36,12 +36,13 @@ class Visibility:
     ) -> Visibility:
         """From the lengths of samples and splits and the splits' modes (0 causal, 1 full, 2 noise)."""
         lens, split_sizes = (torch.tensor(list(values), dtype=torch.int64) for values in (sample_lens, split_lens))
-        kinds = torch.tensor(list(modes), dtype=torch.int64).repeat_interleave(split_sizes)
-        splits = torch.arange(len(split_sizes)).repeat_interleave(split_sizes)
+        total = sum(split_lens)
+        kinds = torch.tensor(list(modes), dtype=torch.int64).repeat_interleave(split_sizes, output_size=total)
+        splits = torch.arange(len(split_sizes)).repeat_interleave(split_sizes, output_size=total)
         own = -1 - torch.arange(len(splits))
         return cls(
             tuple(sample_lens),
-            torch.arange(len(lens)).repeat_interleave(lens).to(device),
+            torch.arange(len(lens)).repeat_interleave(lens, output_size=total).to(device),
             torch.where(kinds == CAUSAL, own, splits).to(device),
             (kinds == NOISE).to(device),
         )
