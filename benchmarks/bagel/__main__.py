@@ -31,7 +31,7 @@ SIZES = {
     "decode": {"tiny": 64, "mid": 24},
     "load": {"tiny": 0, "mid": 48},
 }
-"""Records, steps, new tokens, decoder layers (256 M parameters)."""
+"""Records, steps, new tokens, decoder layers (210 M parameters)."""
 
 
 def measure(name: str, model: str, size: int, folder: Path) -> dict[str, Any]:

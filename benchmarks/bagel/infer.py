@@ -23,9 +23,7 @@ SIDE_TOKENS = 8
 """A picture of 8 x 8 latent tokens, 128 px."""
 
 
-def best(
-    work: Mapping[str, Callable[[], Result]], rounds: int = ROUNDS
-) -> tuple[dict[str, float], dict[str, Result]]:
+def best(work: Mapping[str, Callable[[], Result]], rounds: int = ROUNDS) -> tuple[dict[str, float], dict[str, Result]]:
     """Each side in turn, several times: its least CPU seconds, and what it returned."""
     seconds: dict[str, float] = {}
     results: dict[str, Result] = {}

@@ -31,7 +31,10 @@ class LogRecord:
     Attributes:
         step: optimiser steps done. epoch: samples seen / samples in the data.
         loss: by the configured normalisation. lr: rate of this step. grad_norm: before clipping.
-        samples_seen, tokens: totals. samples_per_s: since this process started. wall_s: seconds of training in all.
+        samples_seen, tokens: totals. samples_per_s, tokens_per_s: since this process started, over all devices.
+        wall_s: seconds of training in all.
+        memory_bytes: the most that the device has held so far; on a CPU the most that the process was resident with.
+        mfu: model FLOP utilisation, where the card's peak and the model's arithmetic are known.
         parts: means of the parts of a joint loss, by name; they become keys of the line.
     """
 
@@ -44,12 +47,24 @@ class LogRecord:
     tokens: int
     samples_per_s: float
     wall_s: float
+    tokens_per_s: float = 0.0
+    memory_bytes: int = 0
+    mfu: float | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
 
     def line(self) -> dict[str, Any]:
         """The record as one flat object."""
         values = asdict(self)
-        return {**{key: value for key, value in values.items() if key != "parts"}, **values["parts"]}
+        return {
+            **{key: value for key, value in values.items() if key != "parts" and value is not None},
+            **values["parts"],
+        }
+
+    def scalars(self) -> dict[str, float]:
+        """What trackers draw."""
+        names = ("loss", "lr", "grad_norm", "samples_per_s", "tokens_per_s", "memory_bytes", "mfu")
+        found = {name: getattr(self, name) for name in names}
+        return {**{name: value for name, value in found.items() if value is not None}, **self.parts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +269,7 @@ class TensorBoardLog(Callback):
         self._writer = SummaryWriter(str(self._folder), purge_step=info.first_step + 1 if info.first_step else None)
 
     def on_log(self, record: LogRecord) -> None:
-        for name in ("loss", "lr", "grad_norm", "samples_per_s"):
-            self._writer.add_scalar(f"train/{name}", getattr(record, name), record.step)
-        for name, value in record.parts.items():
+        for name, value in record.scalars().items():
             self._writer.add_scalar(f"train/{name}", value, record.step)
 
     def close(self) -> None:
@@ -283,9 +296,7 @@ class WandbLog(Callback):
         )
 
     def on_log(self, record: LogRecord) -> None:
-        values = {f"train/{name}": getattr(record, name) for name in ("loss", "lr", "grad_norm", "samples_per_s")}
-        values |= {f"train/{name}": value for name, value in record.parts.items()}
-        self._run.log(values, step=record.step)
+        self._run.log({f"train/{name}": value for name, value in record.scalars().items()}, step=record.step)
 
     def close(self) -> None:
         if self._run is not None:

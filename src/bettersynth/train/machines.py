@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,6 +37,16 @@ CARDS = (
     Card("H100", 80, 989.4),
     Card("H200", 141, 989.4),
 )
+
+
+def card_tflops(device_name: str) -> float | None:
+    """Dense bf16 peak in TFLOP/s of the card that a driver calls by that name; None for others.
+
+    >>> card_tflops("NVIDIA H100 80GB HBM3"), card_tflops("NVIDIA A10G")
+    (989.4, None)
+    """
+    words = re.split(r"[ -]", device_name)
+    return next((card.tflops for card in CARDS if card.name.split()[-1] in words), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,9 +185,7 @@ def _status(config: StageConfig, out: Path | None, num_devices: int, steps: int)
     return "to do", 0
 
 
-def _batches(
-    config: StageConfig, data: TrainingSet, spec: OrderSpec, processor: Processor
-) -> tuple[Batch, Batch, int]:
+def _batches(config: StageConfig, data: TrainingSet, spec: OrderSpec, processor: Processor) -> tuple[Batch, Batch, int]:
     """The training's largest micro-batch, which decides the memory, and one of usual size, which decides the time.
 
     The third is how many forward passes there are.
@@ -282,6 +280,8 @@ def _disk(config: StageConfig, found: Forecast, beside: int) -> int:
     weights = torch.empty((), dtype=COMPUTE_DTYPES[config.precision]).element_size() * (found.trained + found.frozen)
     result, best, settings = weights + beside, 0, config.unified
     if settings is not None:
-        best = 2 * (weights + beside) if settings.val_data is not None else 0  # the new one is whole before the old goes
+        best = (
+            2 * (weights + beside) if settings.val_data is not None else 0
+        )  # the new one is whole before the old goes
         result += weights * (settings.state_dict_file + (settings.ema_decay > 0))
     return best + max(states, found.state_bytes * config.save_total_limit + result)

@@ -267,9 +267,26 @@ def stage_facts(job: StageJob, data: TrainingSet, result: TrainResult) -> dict[s
 
 
 def _write_result(job: StageJob, trainer: Trainer, result: TrainResult) -> list[str]:
-    """Save the weights beside the folder's logs, whole files only; returns the names that belong to the result."""
+    """Save the weights beside the folder's logs, whole files only; returns the names that belong to the result.
+
+    Raises:
+        DataError: the disk is full or the folder is read-only; the last resumable state stays.
+    """
     if not job.devices.is_main:
         return []
+    try:
+        return _write_files(job, trainer, result)
+    except OSError as error:
+        shutil.rmtree(job.out / _RESULT, ignore_errors=True)
+        raise DataError(
+            t("cannot write the result of the training"),
+            where=str(job.out),
+            got=error.strerror,
+            hint=t("make room and run the same command again: the last state is kept, nothing is trained twice"),
+        ) from error
+
+
+def _write_files(job: StageJob, trainer: Trainer, result: TrainResult) -> list[str]:
     temporary = job.out / _RESULT
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

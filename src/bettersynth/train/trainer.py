@@ -36,6 +36,7 @@ from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model, prepare_pro
 from bettersynth.train.probe import AlignmentProbe, open_probe
 from bettersynth.train.sampler import OrderSpec, micro_batches
 from bettersynth.train.session import reproducible, stop_on_signals
+from bettersynth.train.speed import Speed
 from bettersynth.train.technique import TechniqueRun, Techniques
 
 
@@ -142,7 +143,8 @@ class Trainer:
         first = self.counters.step
         self._earlier_s = (self.counters.wall_s, self.counters.cpu_s)
         self._started = (time.perf_counter() - self.counters.wall_s, cpu_seconds() - self.counters.cpu_s)
-        self._session = (time.perf_counter(), self.counters.samples)
+        self._session = (time.perf_counter(), self.counters.samples, self.counters.tokens)
+        self.speed = Speed(self.family, self.model, self.data.examples.num_tokens, self.devices)
         info = RunInfo(
             name=self.out.name,
             stage=self.config.stage,
@@ -430,6 +432,7 @@ class Trainer:
             tokens=counters.tokens,
             samples_per_s=round((counters.samples - self._session[1]) / session_s, 3),
             wall_s=round(counters.wall_s, 3),
+            **self.speed.facts((counters.tokens - self._session[2]) / session_s),
             parts=self.parts.means(counters.parts),
         )
         counters.window = [0.0, 0.0]

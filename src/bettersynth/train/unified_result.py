@@ -152,7 +152,10 @@ class Validation(Callback):
             temporary.rename(final)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise DataError(t("cannot save the best checkpoint"), where=str(final), got=error.strerror) from error
+            hint = t("choose a writable output folder with free space")
+            raise DataError(
+                t("cannot save the best checkpoint"), where=str(final), got=error.strerror, hint=hint
+            ) from error
         finally:
             inner.tokenizer_folder = tokenizer
 

@@ -109,6 +109,7 @@ def test_wandb_runs_offline(
     monkeypatch.setattr(callbacks, "find_spec", lambda name: name)
     run_stage(configure(report_to=["wandb"]), out=tmp_path / "run", progress=Callback())
     assert calls[0] == ("init", "offline")
-    assert calls[1] == ("log", (1, ["train/grad_norm", "train/loss", "train/lr", "train/samples_per_s"]))
+    names = ("grad_norm", "loss", "lr", "memory_bytes", "samples_per_s", "tokens_per_s")
+    assert calls[1] == ("log", (1, [f"train/{name}" for name in names]))
     assert len(calls) == 8
     assert calls[-1] == ("finish", None)

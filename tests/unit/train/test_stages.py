@@ -62,6 +62,7 @@ def test_log_lines_hold_what_the_report_needs(configure: Configure, tmp_path: Pa
     assert [line["samples_seen"] for line in lines] == [8, 16, 24, 32, 40, 42]
     assert lines[-1]["epoch"] == 1.0
     keys = {"step", "epoch", "loss", "lr", "grad_norm", "samples_seen", "tokens", "samples_per_s", "wall_s"}
+    keys |= {"tokens_per_s", "memory_bytes"}
     assert set(lines[0]) == keys
 
 

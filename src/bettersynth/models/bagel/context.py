@@ -141,9 +141,7 @@ def token_blocks(model: BagelModel, contexts: Sequence[Context], ids: Sequence[i
     device = model.device
     ropes = torch.tensor([context.next_rope for context in contexts], device=device)
     embeds = model.embed_text(torch.tensor(ids, device=device))
-    return [
-        Block(context, embeds[i : i + 1], ropes[i : i + 1], is_causal=True) for i, context in enumerate(contexts)
-    ]
+    return [Block(context, embeds[i : i + 1], ropes[i : i + 1], is_causal=True) for i, context in enumerate(contexts)]
 
 
 def image_block(model: BagelModel, context: Context, tokens: torch.Tensor, *, is_latent: bool) -> Block:

@@ -59,11 +59,12 @@ def load_checkpoint(
         DataError: files are missing or damaged, or tensors do not fit the configuration.
     """
     path = weights or find_model_file(folder)
-    rows = None
+    rows: dict[str, int] = {}
     if path.suffix == ".safetensors":
         with TensorReader(path) as reader:
-            rows = reader.shape(TABLES[0])[0] if TABLES[0] in reader else None
-    config = load_config(folder, special=special_tokens(folder), latent_rows=rows)
+            rows = {name: reader.shape(name)[0] for name in TABLES if name in reader}
+    config = load_config(folder, special=special_tokens(folder), latent_rows=rows.get(TABLES[0]))
+    _check_tables(config, rows, path)
     with torch.device("meta"):
         model = BagelModel(config, attention=attention)
     if load_in:
@@ -79,6 +80,24 @@ def load_checkpoint(
         model.set_autoencoder(load_autoencoder(folder, config))
     model.tokenizer_folder = str(folder)
     return model.eval()
+
+
+def _check_tables(config: BagelConfig, rows: dict[str, int], path: Path) -> None:
+    """Raise DataError where the files' sizes of the tables are not those that the weights were trained with.
+
+    A place in a table is row * side + column: with another side every place is a wrong one, without any error later.
+    """
+    sides = dict(zip(TABLES, ("max_latent_size", "vit_max_num_patch_per_side"), strict=True))
+    for name, count in rows.items():
+        side = getattr(config, sides[name])
+        if count != side**2:
+            raise DataError(
+                t("the weights were trained with another table of positions than the folder's files say"),
+                where=str(path),
+                got=f"{sides[name]}: {side}",
+                expected=f"{sides[name]}: {round(count**0.5)}",
+                hint=t("correct bagel_config.json in that folder"),
+            )
 
 
 def find_model_file(folder: Path) -> Path:

@@ -114,6 +114,19 @@ class BagelFamily:
         config = unwrap(model).config
         return blank_batch(config, [sizes.example_sample(config, num_tokens)] * num_samples)
 
+    def training_flops(self, model: nn.Module, num_tokens: float, squared_lengths: float) -> float:
+        """Arithmetic of a forward and backward pass, as model FLOP utilisation counts it.
+
+        6 x (parameters that a token passes, both embedding matrices included) x tokens + 12 x head width x heads x
+        layers x sum of the squared sample lengths. Recomputation, vision encoder and autoencoder do not count.
+        """
+        llm = unwrap(model).config.llm
+        width, kv = llm.hidden_size, llm.num_key_value_heads * llm.head_dim
+        layer = 2 * width * (width + kv) + 3 * width * llm.intermediate_size
+        numbers = llm.num_hidden_layers * layer + 2 * llm.vocab_size * width
+        heads = llm.head_dim * llm.num_attention_heads * llm.num_hidden_layers
+        return 6.0 * numbers * num_tokens + 12.0 * heads * squared_lengths
+
     def beside_weights_bytes(self, model: nn.Module) -> int:
         """What a saved folder holds besides the weights: autoencoder, tables of positions, small files."""
         bagel = unwrap(model)
