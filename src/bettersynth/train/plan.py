@@ -34,7 +34,7 @@ TEXT_TOKENS = 128
 _STORED_BYTES = 2
 """Bytes of a number in base model files (bf16); while they are read, both copies exist."""
 _LOADED_BYTES = 4
-_PICTURES = ("images", "packed_vit_tokens", "padded_latent")
+_PICTURES = ("images", "packed_vit_tokens", "packed_vit_features", "padded_latent")
 """Inputs of a batch that hold pictures: what is prepared ahead is kept on the host."""
 _STATE_COPIES = 1
 """A new resumable state is whole on disk before an old one is removed."""

@@ -51,6 +51,10 @@ def prepare_processor(config: StageConfig, family: ModelFamily, model: nn.Module
     Raises:
         ConfigError: the family cannot pack.
     """
+    if config.unified is not None and config.sharding == "off":
+        from bettersynth.train.unified_store import with_frozen_parts
+
+        return with_frozen_parts(config, model, processor)  # type: ignore[arg-type]
     if not config.packing:
         return processor
     enable = getattr(family, "enable_packing", None)

@@ -19,7 +19,9 @@ from bettersynth.config.train import StageConfig, stage_config
 from bettersynth.core.errors import ConfigErrors, DataError
 from bettersynth.formats.unified import refuse
 from bettersynth.models.bagel.convert import load_checkpoint
+from bettersynth.models.bagel.processor import UnifiedProcessor
 from bettersynth.models.stream import TensorReader
+from bettersynth.train import trainer
 from bettersynth.train.callbacks import Callback, read_log
 from bettersynth.train.stages import run_stage
 from bettersynth.train.unified_data import check_file, read_sources
@@ -294,3 +296,41 @@ def test_half_precision_and_checkpointed_layers_train(configure: Any, tmp_path: 
         found[name] = _log(tmp_path / name, "loss")
     assert found["saved"] == pytest.approx(found["fp32"], rel=1e-5) == found["one layer"]
     assert found["bf16"] == pytest.approx(found["fp32"], rel=0.03)
+
+
+@pytest.mark.parametrize("change", [{"unified": {"freeze": ["vit"]}}, {"lora": {"rank": 2}}], ids=str)
+def test_what_frozen_networks_make_of_a_picture_is_computed_once(
+    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """For all epochs, and with a folder for all runs; not a bit of the result changes with the folder."""
+    calls = {"vae": 0, "vit": 0}
+    encode, see = UnifiedProcessor.moments, UnifiedProcessor.features
+
+    def counted_encode(self: Any, pixels: Any) -> Any:
+        calls["vae"] += 1
+        return encode(self, pixels)
+
+    def counted_see(self: Any, image: Any) -> Any:
+        calls["vit"] += 1
+        return see(self, image)
+
+    plain = run_stage(configure(**change), out=tmp_path / "plain", progress=QUIET)
+    monkeypatch.setattr(UnifiedProcessor, "moments", counted_encode)
+    monkeypatch.setattr(UnifiedProcessor, "features", counted_see)
+    cached = configure(feature_cache=tmp_path / "cache", **change)
+    first = run_stage(cached, out=tmp_path / "first", progress=QUIET)
+    made = dict(calls)
+    assert made["vae"] >= 3 and made["vit"] >= 3  # three pictures, of one size each
+    again = run_stage(cached, out=tmp_path / "again", progress=QUIET)
+    assert calls == made
+    assert plain.facts["weights_digest"] == first.facts["weights_digest"] == again.facts["weights_digest"]
+
+
+def test_a_frozen_vision_encoder_gives_the_same_losses_picture_by_picture(
+    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(unified={"freeze": ["vit"]})
+    run_stage(config, out=tmp_path / "alone", progress=QUIET)
+    monkeypatch.setattr(trainer, "prepare_processor", lambda config, family, model, processor: processor)
+    run_stage(config, out=tmp_path / "packed", progress=QUIET)
+    assert _log(tmp_path / "alone", "loss") == pytest.approx(_log(tmp_path / "packed", "loss"), rel=1e-4)

@@ -156,7 +156,10 @@ class BagelModel(nn.Module):
 
     def embed_vit(self, patches: torch.Tensor, position_ids: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Patches of pictures -> (N, D); see :class:`VitEncoder`."""
-        features = self.vit_model["vision_model"](patches, position_ids, lengths)
+        return self.embed_features(self.vit_model["vision_model"](patches, position_ids, lengths), position_ids)
+
+    def embed_features(self, features: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        """What the vision encoder makes of pictures -> (N, D)."""
         return self.connector(features) + self.vit_pos_embed(position_ids)
 
     def embed_latents(self, x_NP: torch.Tensor, times: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
@@ -182,8 +185,11 @@ class BagelModel(nn.Module):
         text = self.embed_text(batch["packed_text_ids"])
         parts, places = [text], [batch["packed_text_indexes"]]
         if len(batch["packed_vit_token_indexes"]):
-            lengths = batch["vit_token_seqlens"].tolist()
-            parts.append(self.embed_vit(batch["packed_vit_tokens"], batch["packed_vit_position_ids"], lengths))
+            ids = batch["packed_vit_position_ids"]
+            if "packed_vit_features" in batch:
+                parts.append(self.embed_features(batch["packed_vit_features"], ids))
+            else:
+                parts.append(self.embed_vit(batch["packed_vit_tokens"], ids, batch["vit_token_seqlens"].tolist()))
             places.append(batch["packed_vit_token_indexes"])
         if noised:
             parts.append(self.embed_latents(noised["x"], noised["times"], batch["packed_latent_position_ids"]))

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,7 +27,21 @@ from bettersynth.models.bagel.config import BagelConfig
 from bettersynth.models.bagel.packing import NO_DROPOUT, Dropout, Packed, Sample, patchify
 from bettersynth.models.bagel.records import Picture, RecordEncoder, UnifiedExample
 from bettersynth.models.bagel.resize import to_pixels
+from bettersynth.models.bagel.vision import VitEncoder
 from bettersynth.models.family import Batch, Pixels, Rejected
+from bettersynth.models.layers.positions import patch_ids
+
+
+class PictureStore(Protocol):
+    """Keeps what frozen networks make of a picture of a size, by kind (``vae_image``, ``vit_image``)."""
+
+    def get(self, kind: str, path: Path, size: tuple[int, int]) -> Pixels | None:
+        """What is kept, or None."""
+        ...
+
+    def put(self, kind: str, path: Path, size: tuple[int, int], array: Pixels) -> None:
+        """Keep it, if there is room."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,9 @@ class UnifiedProcessor:
         dropout: probabilities of leaving conditions out.
         sample_posterior: whether latents are drawn or the mean is taken.
         is_reweighted: whether a text counts 1 / sqrt(length) per token, or each token 1.
+        vision: the frozen vision encoder; None while it is trained.
+        vision_dtype: type that it computes in.
+        store: keeps latents and features for other runs.
     """
 
     encoder: RecordEncoder
@@ -51,6 +69,9 @@ class UnifiedProcessor:
     dropout: Dropout = NO_DROPOUT
     sample_posterior: bool = True
     is_reweighted: bool = False
+    vision: VitEncoder | None = None
+    vision_dtype: torch.dtype = torch.float32
+    store: PictureStore | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -68,7 +89,8 @@ class UnifiedProcessor:
         return self.encoder.encode(conversation)
 
     def load_pixels(self, example: UnifiedExample) -> list[Pixels]:
-        """Per picture of the plan: uint8 (H, W, 3) to be seen, or float32 (2 Z, h, w) moments of its latents.
+        """Per picture of the plan: uint8 (H, W, 3) to be seen, or float32: (2 Z, h, w) moments of its latents, (N, C)
+        features of the frozen vision encoder.
 
         Raises:
             DataError: a missing or damaged picture, by file and record.
@@ -77,13 +99,35 @@ class UnifiedProcessor:
 
     def _load(self, picture: Picture, key: str) -> Pixels:
         path = self.image_root / picture.path
+        is_raw = picture.kind == "vit_image" and self.vision is None
+        store = None if is_raw else self.store
+        found = None if store is None else store.get(picture.kind, path, picture.size)
+        if found is not None:
+            return found
         image = open_image(path, name=f"{path} ({key})")
         size = (picture.size[1], picture.size[0])
         if image.size != size:
             image = image.resize(size, Image.Resampling.BICUBIC)
-        if picture.kind == "vit_image":
+        if is_raw:
             return np.asarray(image)
-        return self.moments(to_pixels(image))
+        made = self.moments(to_pixels(image)) if picture.kind == "vae_image" else self.features(np.asarray(image))
+        if store is not None:
+            store.put(picture.kind, path, picture.size, made)
+        return made
+
+    @torch.no_grad()
+    def features(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) -> (N, C) float32 of the frozen vision encoder, the picture alone."""
+        assert self.vision is not None
+        config, patch = self.config, self.config.vit.patch_size
+        device = next(self.vision.parameters()).device
+        rows, cols = image.shape[0] // patch, image.shape[1] // patch
+        ids = patch_ids(rows, cols, config.vit_max_num_patch_per_side, interpolate=config.interpolate_pos).to(device)
+        patches = patchify(_to_unit(image), patch).to(device)
+        is_cast = self.vision_dtype != torch.float32
+        with self._lock, torch.autocast(device.type, dtype=self.vision_dtype if is_cast else None, enabled=is_cast):
+            found = self.vision(patches, ids, [len(ids)])
+        return np.asarray(found.float().cpu().numpy())
 
     @torch.no_grad()
     def moments(self, pixels_3HW: torch.Tensor) -> np.ndarray:
@@ -113,7 +157,9 @@ class UnifiedProcessor:
             pack.add(example.sample, random.Random(seed), self.dropout)
             generator = torch.Generator().manual_seed(seed)
             for index, kind in pack.image_choice[-1]:
-                if kind == "vit_image":
+                if kind == "vit_image" and self.vision is not None:
+                    seen.append(torch.from_numpy(arrays[index]))
+                elif kind == "vit_image":
                     seen.append(patchify(_to_unit(arrays[index]), patch))
                 else:
                     latent, drawn = self._latent(arrays[index], generator)
@@ -122,14 +168,21 @@ class UnifiedProcessor:
         batch = pack.tensors()
         if not self.is_reweighted:
             batch["ce_loss_weights"] = torch.ones_like(batch["ce_loss_weights"])
-        batch["packed_vit_tokens"] = torch.cat(seen) if seen else torch.zeros(0, width)
+        if seen and self.vision is not None:
+            batch["packed_vit_features"] = torch.cat(seen)
+        else:
+            batch["packed_vit_tokens"] = torch.cat(seen) if seen else torch.zeros(0, width)
         batch["padded_latent"] = pad_latents(latents, self.config.vae.z_channels)
         batch["noise"] = torch.cat(noise) if noise else torch.zeros(0, self.config.latent_dim)
         return batch
 
     def blank_batch(self, examples: Sequence[UnifiedExample]) -> Batch:
         """As large a batch as the examples can become, for plans; no picture is opened."""
-        return blank_batch(self.config, [example.sample for example in examples])
+        batch = blank_batch(self.config, [example.sample for example in examples])
+        if self.vision is not None:
+            patches = batch.pop("packed_vit_tokens")
+            batch["packed_vit_features"] = torch.zeros(len(patches), self.config.vit.hidden_size)
+        return batch
 
     def _latent(self, moments: np.ndarray, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """A scaled latent (Z, h, w) drawn from its moments, and start noise (N, P) for its tokens."""
