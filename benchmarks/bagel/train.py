@@ -84,8 +84,13 @@ def _config(folder: Path, data: Path, **changes: Any) -> StageConfig:
         "max_length": 2048,
         # No dropout and the mean of the posterior, so that both sides train on the same numbers.
         "unified": {
-            "dropout_text": 0.0, "dropout_vit": 0.0, "dropout_vae": 0.0, "sample_posterior": False,
-            "ema_decay": DECAY, "vae_image_size": [128, 64], "vit_image_size": [126, 56],
+            "dropout_text": 0.0,
+            "dropout_vit": 0.0,
+            "dropout_vae": 0.0,
+            "sample_posterior": False,
+            "ema_decay": DECAY,
+            "vae_image_size": [128, 64],
+            "vit_image_size": [126, 56],
         },
     }
     return stage_config({**settings, **changes}).with_devices(1)

@@ -122,10 +122,10 @@ def run_preset(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
 
 def _plan_shapes(args: argparse.Namespace, config: Any) -> int:
     """Plan by sizes, before there are records and weights."""
-    from bettersynth.cli.commands.train import devices, show_plans
+    from bettersynth.cli.commands.train import num_devices, show_plans
     from bettersynth.train.plan import plan_shapes
 
-    return show_plans(args, [plan_shapes(config, args.shapes, num_devices=devices(args), tokens=args.plan_tokens)])
+    return show_plans(args, [plan_shapes(config, args.shapes, num_devices=num_devices(args), tokens=args.plan_tokens)])
 
 
 def _nested(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _nested(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, An
 
 
 def _train_preset(args: argparse.Namespace, config: Any) -> int:
-    from bettersynth.cli.commands.train import devices, show_plans, shown
+    from bettersynth.cli.commands.train import num_devices, show_plans, shown
     from bettersynth.cli.render import print_facts, print_json
     from bettersynth.train.launch import choose_processes, launch
     from bettersynth.train.plan import plan_stage
@@ -148,7 +148,7 @@ def _train_preset(args: argparse.Namespace, config: Any) -> int:
 
     out = args.out / "training_dirs" / f"BAGEL-{args.name}"
     if args.plan:
-        return show_plans(args, [plan_stage(config, out=out, num_devices=devices(args))])
+        return show_plans(args, [plan_stage(config, out=out, num_devices=num_devices(args))])
     processes = choose_processes(args.processes, [config])
     if processes > 1:
         return launch(args.words, processes)

@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> int:
     # Stage 2's mistakes are said with stage 1's, before that has run for hours.
     asked = {"1": (1,), "2": (2,), "both": (1, 2)}[args.stage]
     is_known = args.processes or args.devices or "WORLD_SIZE" in os.environ or count_devices() == 1
-    devices = dict.fromkeys(asked, _devices(args)) if is_known else {}
+    devices = dict.fromkeys(asked, num_devices(args)) if is_known else {}
     first, second = two_stage_configs(
         args.preset, inputs, out=args.out, name=args.name, overrides=overrides, devices=devices
     )
@@ -299,7 +299,7 @@ def shown(artifact: Any) -> dict[str, Any]:
     return {**shown, "wall_s": artifact.run.get("wall_s"), "cpu_s": artifact.run.get("cpu_s")}
 
 
-def devices(args: argparse.Namespace) -> int:
+def num_devices(args: argparse.Namespace) -> int:
     """How many share the work: as said, or as torchrun says."""
     return args.devices or int(os.environ.get("WORLD_SIZE") or args.processes or 1)
 
@@ -309,7 +309,7 @@ def _plan(args: argparse.Namespace, stages: list[tuple[int, Any]]) -> int:
     from bettersynth.train.stages import stage_folder
 
     places = {stage: stage_folder(args.out, stage, args.name) for stage, _ in stages}
-    plans = [plan_stage(config, out=places[stage], num_devices=devices(args)) for stage, config in stages]
+    plans = [plan_stage(config, out=places[stage], num_devices=num_devices(args)) for stage, config in stages]
     return show_plans(args, plans)
 
 
@@ -330,7 +330,7 @@ def _plan_shapes(args: argparse.Namespace, overrides: dict[str, dict[str, Any]])
     names = {"1": ("pretrain",), "2": ("finetune",), "both": ("pretrain", "finetune")}[args.stage]
     numbers = {"pretrain": 1, "finetune": 2}
     configs = [stage_settings(preset, numbers[name], {**places, **overrides.get(name, {})}) for name in names]
-    plans = [plan_shapes(one, args.shapes, num_devices=devices(args), tokens=args.plan_tokens) for one in configs]
+    plans = [plan_shapes(one, args.shapes, num_devices=num_devices(args), tokens=args.plan_tokens) for one in configs]
     return show_plans(args, plans)
 
 
