@@ -12,11 +12,11 @@ from bettersynth.core.lang import t
 PARTS = ("llm", "und", "gen", "embeddings", "vit", "connector", "time_embedder", "vae")
 """Parts that can be frozen; the autoencoder always is."""
 
-UNIFIED_PLACES = frozenset({"val_data"})
+UNIFIED_PLACES = frozenset({"val_data", "sample_prompts"})
 UNIFIED_MACHINE = frozenset(
     {
         *("ema_device", "attention", "compile", "pack_tokens", "eval_steps", "val_samples"),
-        *("state_dict_file", "wandb_project", "wandb_run_name"),
+        *("state_dict_file", "wandb_project", "wandb_run_name", "sample_steps", "sample_timesteps", "sample_size"),
     }
 )
 """Keys that do not decide the trained weights beyond rounding."""
@@ -90,6 +90,14 @@ class UnifiedSettings(BaseModel):
     """At most so many validation records are used, the first ones."""
     eval_steps: int | None = Field(None, ge=1)
     """Steps between two validations; save_steps when not given."""
+    sample_prompts: Path | None = None
+    """Prompts, one a line, that are drawn while training: a grid of pictures in samples/, and in the trackers."""
+    sample_steps: int | None = Field(None, ge=1)
+    """Steps between two grids; eval_steps, else save_steps when not given."""
+    sample_timesteps: int = Field(25, ge=2)
+    """Points in time of a drawn picture."""
+    sample_size: tuple[int, int] | None = None
+    """Width and height in pixels; the longest side that pictures are trained at when not given."""
     state_dict_file: bool = False
     """Write trained_model.pt (a plain state dict) beside the result, too."""
     wandb_project: str | None = None

@@ -14,6 +14,7 @@ from bettersynth.core.errors import DataError
 from bettersynth.core.fingerprint import digest_file, digest_json
 from bettersynth.core.lang import t
 from bettersynth.models.family import BaseFolders, ModelFamily
+from bettersynth.train.prepare import COMPUTE_DTYPES
 from bettersynth.train.zoo import ZOO, zoo_folder, zoo_problems
 
 
@@ -37,8 +38,14 @@ def base_folders(config: StageConfig) -> BaseFolders:
 
 
 def load_start(config: StageConfig, family: ModelFamily, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The model as it is before the first step: bases or checkpoint, with the adapter on top."""
-    if config.init_from is not None:
+    """The model as it is before the first step: bases or checkpoint, with the adapter on top.
+
+    Where a family can, low-rank training reads the frozen weights in the precision that they are kept in.
+    """
+    load_for_lora = getattr(family, "load_for_lora", None) if config.lora is not None else None
+    if config.init_from is not None and load_for_lora is not None:
+        model: nn.Module = load_for_lora(config.init_from, dtype=COMPUTE_DTYPES[config.precision])
+    elif config.init_from is not None:
         model = family.load_checkpoint(config.init_from, dtype=dtype, model_zoo=config.model_zoo)
     else:
         model = family.load_base(base_folders(config), dtype=dtype, seed=config.seed)

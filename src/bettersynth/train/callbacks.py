@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+from PIL import Image
 from torch import nn
 
 from bettersynth.config.train import StageConfig
@@ -108,6 +110,12 @@ class Callback:
 
     def on_log(self, record: LogRecord) -> None:
         """Every ``logging_steps`` steps and after the last one."""
+
+    def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """After a validation."""
+
+    def on_pictures(self, step: int, path: Path) -> None:
+        """After a grid of pictures is on disk."""
 
     def on_save(self, step: int, folder: Path) -> None:
         """After a resumable state is on disk."""
@@ -272,6 +280,14 @@ class TensorBoardLog(Callback):
         for name, value in record.scalars().items():
             self._writer.add_scalar(f"train/{name}", value, record.step)
 
+    def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(f"validation/{name}", value, step)
+
+    def on_pictures(self, step: int, path: Path) -> None:
+        with Image.open(path) as image:
+            self._writer.add_image("samples", np.asarray(image), step, dataformats="HWC")
+
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
@@ -297,6 +313,14 @@ class WandbLog(Callback):
 
     def on_log(self, record: LogRecord) -> None:
         self._run.log({f"train/{name}": value for name, value in record.scalars().items()}, step=record.step)
+
+    def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log({f"validation/{name}": value for name, value in values.items()}, step=step)
+
+    def on_pictures(self, step: int, path: Path) -> None:
+        import wandb
+
+        self._run.log({"samples": wandb.Image(str(path))}, step=step)
 
     def close(self) -> None:
         if self._run is not None:
@@ -348,6 +372,14 @@ class Callbacks(Callback):
     def on_log(self, record: LogRecord) -> None:
         for member in self._members:
             member.on_log(record)
+
+    def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        for member in self._members:
+            member.on_metrics(step, values)
+
+    def on_pictures(self, step: int, path: Path) -> None:
+        for member in self._members:
+            member.on_pictures(step, path)
 
     def on_save(self, step: int, folder: Path) -> None:
         for member in self._members:

@@ -251,11 +251,19 @@ def _needs(config: StageConfig, family: ModelFamily, model: nn.Module, work: _Wo
         "frozen_parameters": found.frozen,
         "memory_bytes": found.parts,
         "peak_bytes": found.peak_bytes,
-        "host_bytes": host_bytes(load=(_STORED_BYTES + _LOADED_BYTES) * (found.trained + found.frozen), steady=steady),
+        "host_bytes": host_bytes(load=_load_bytes(config, family, found), steady=steady),
         "disk_bytes": _disk(config, found, beside),
         "flops": flops,
         "cards": on_cards(found.peak_bytes, flops, devices=work.num_devices, **_bus(config, found, work)),
     }
+
+
+def _load_bytes(config: StageConfig, family: ModelFamily, found: Forecast) -> int:
+    """The host's memory while weights are read: twice where the whole file and the model exist together."""
+    if not hasattr(family, "load_for_lora"):
+        return (_STORED_BYTES + _LOADED_BYTES) * (found.trained + found.frozen)
+    frozen = _LOADED_BYTES if config.lora is None else COMPUTE_DTYPES[config.precision].itemsize
+    return _LOADED_BYTES * found.trained + frozen * found.frozen
 
 
 def _bus(config: StageConfig, found: Forecast, work: _Work) -> dict[str, float]:

@@ -194,7 +194,7 @@ def _train(job: StageJob, family: ModelFamily, watchers: Sequence[Callback]) -> 
             write_atomic(job.out / REJECTED_FILE, rejected_lines(data.rejected))
             for note in data.notes:
                 Callbacks(watchers).on_note(f"{job.out.name}: {note}")
-        watchers = [*watchers, *unified_result.watchers(job.config, family, processor, job.out)]
+        watchers = [*watchers, *unified_result.watchers(job.config, family, processor, job.out, Callbacks(watchers))]
         trainer = Trainer(job.config, family, model, processor, data, job.out, job.devices, watchers)
         result = trainer.run()
         names = _write_result(job, trainer, result)

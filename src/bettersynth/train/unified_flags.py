@@ -65,6 +65,8 @@ FLAGS = (
     Flag("save_steps", "save_steps", "int", 500, "steps between two resumable states"),
     Flag("save_total_limit", "save_total_limit", "int", 2, "resumable states kept"),
     Flag("eval_steps", "unified.eval_steps", "int", None, "steps between two validations (default: save_steps)"),
+    Flag("sample_prompts", "unified.sample_prompts", "path", None, "prompts, one a line, drawn while training"),
+    Flag("sample_steps", "unified.sample_steps", "int", None, "steps between two grids (default: eval_steps)"),
     Flag("seed", "seed", "int", 1024, "of sample order, dropout, times and noise"),
     Flag("device", "device", "text", "auto", "auto, cpu, cuda or cuda:N"),
     Flag("wandb_project", "unified.wandb_project", "text", None, "log to Weights & Biases (offline unless WANDB_MODE)"),
@@ -72,7 +74,9 @@ FLAGS = (
     Flag("resume_from_checkpoint", "resume", "path", None, "state to continue from, e.g. OUTPUT/step_1000"),
 )
 NEEDED = ("model_path", "train_data_path", "output_dir")
-_PATHS = ("model_path", "train_data_path", "val_data_path", "image_root", "resume_from_checkpoint")
+_PATHS = (
+    *("model_path", "train_data_path", "val_data_path", "sample_prompts", "image_root", "resume_from_checkpoint"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from bettersynth.train.callbacks import Callback, RunInfo, StepView, read_log
 from bettersynth.train.loader import Loader
 from bettersynth.train.mixture import pack_batches
 from bettersynth.train.prepare import COMPUTE_DTYPES
+from bettersynth.train.sample_grid import SampleGrid
 from bettersynth.train.unified_data import prepare_unified
 
 if TYPE_CHECKING:
@@ -60,13 +61,23 @@ def save(trainer: Trainer, folder: Path, *, dtype: torch.dtype) -> None:
             family.save_weights(trainer.model, folder, dtype=dtype, name=STATE_DICT_FILE)
 
 
-def watchers(config: StageConfig, family: ModelFamily, processor: Processor, out: Path) -> list[Callback]:
-    """The validation of a joint training, if it is asked for; its data is read and checked now."""
-    settings = config.unified
-    if settings is None or settings.val_data is None:
-        return []
+def watchers(
+    config: StageConfig, family: ModelFamily, processor: Processor, out: Path, report: Callback
+) -> list[Callback]:
+    """Validation and sample grids of a joint training, if they are asked for; their data is read and checked now.
+
+    Args:
+        report: told of every measurement and grid.
+    """
+    settings, found = config.unified, list[Callback]()
+    if settings is None:
+        return found
     assert isinstance(processor, UnifiedProcessor)
-    return [Validation(config, family, processor, out)]
+    if settings.val_data is not None:
+        found.append(Validation(config, family, processor, out, report))
+    if settings.sample_prompts is not None:
+        found.append(SampleGrid(config, processor, out, report))
+    return found
 
 
 class Validation(Callback):
@@ -78,7 +89,9 @@ class Validation(Callback):
         DataError: the validation data cannot be used; the same limits hold as for training data.
     """
 
-    def __init__(self, config: StageConfig, family: ModelFamily, processor: UnifiedProcessor, out: Path) -> None:
+    def __init__(
+        self, config: StageConfig, family: ModelFamily, processor: UnifiedProcessor, out: Path, report: Callback
+    ) -> None:
         settings = config.unified
         assert settings is not None and settings.val_data is not None
         places = {"data": settings.val_data, "max_samples": settings.val_samples, "sample_seed": 0}
@@ -86,7 +99,7 @@ class Validation(Callback):
         encoder = replace(processor.encoder, image_root=own.images)
         self._processor = replace(processor, encoder=encoder, dropout=NO_DROPOUT, sample_posterior=False)
         self.data = prepare_unified(own, self._processor)
-        self._config, self._family, self._out = config, family, out
+        self._config, self._family, self._out, self._report = config, family, out, report
         self._every = settings.eval_steps or config.save_steps
         self._path = out / VALIDATION_FILE
         self._best: float | None = None
@@ -114,6 +127,7 @@ class Validation(Callback):
                 self._keep(view, losses)
         self._lines.append({"step": view.step, **losses, "is_best": is_best})
         self._write()
+        self._report.on_metrics(view.step, losses)
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> dict[str, float]:

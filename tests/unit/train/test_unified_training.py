@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from bettersynth.config.train import StageConfig, stage_config
 from bettersynth.core.errors import ConfigErrors, DataError
@@ -296,6 +297,31 @@ def test_half_precision_and_checkpointed_layers_train(configure: Any, tmp_path: 
         found[name] = _log(tmp_path / name, "loss")
     assert found["saved"] == pytest.approx(found["fp32"], rel=1e-5) == found["one layer"]
     assert found["bf16"] == pytest.approx(found["fp32"], rel=0.03)
+
+
+def test_grids_and_validations_are_reported_and_change_nothing(configure: Any, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red picture\n\na blue picture\n")
+    told: list[Any] = []
+
+    class Report(Callback):
+        def on_metrics(self, step: int, values: Any) -> None:
+            told.append((step, sorted(values)))
+
+        def on_pictures(self, step: int, path: Path) -> None:
+            told.append((step, path.name))
+
+    plain = run_stage(configure(unified={"ema_decay": 0.9}), out=tmp_path / "plain", progress=QUIET)
+    settings = {"ema_decay": 0.9, "val_data": str(folder / "val.jsonl"), "sample_prompts": tmp_path / "prompts.txt"}
+    settings |= {"eval_steps": 4, "sample_timesteps": 3, "sample_size": (24, 16)}
+    out = tmp_path / "run"
+    run = run_stage(configure(unified=settings), out=out, progress=QUIET, callbacks=[Report()])
+    losses = ["image_loss", "loss", "text_loss"]
+    assert told == [(4, losses), (4, "000004.png"), (6, losses), (6, "000006.png")]
+    with Image.open(out / "samples" / "000006.png") as sheet:
+        assert sheet.size == (24 * 2, 16 + 14)  # two pictures and the beginnings of their prompts
+    assert run.facts["weights_digest"] == plain.facts["weights_digest"]
+    with pytest.raises(DataError, match="file not found"):
+        run_stage(configure(unified={"sample_prompts": "none.txt"}), out=tmp_path / "no", progress=QUIET)
 
 
 @pytest.mark.parametrize("change", [{"unified": {"freeze": ["vit"]}}, {"lora": {"rank": 2}}], ids=str)

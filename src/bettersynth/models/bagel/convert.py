@@ -6,7 +6,7 @@ A ``trained_model.pt`` (one state dict as torch saves it) is read as well.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -43,6 +43,7 @@ def load_checkpoint(
     attention: str = "sdpa",
     has_vae: bool = True,
     load_in: str = "",
+    wide: Callable[[str], bool] | None = None,
 ) -> BagelModel:
     """A model from an official folder. Peak memory is the model's own size plus one tensor.
 
@@ -54,6 +55,7 @@ def load_checkpoint(
         has_vae: whether ``ae.safetensors`` is read.
         load_in: ``nf4`` or ``int8`` keeps the matrices of the decoder's layers in few bits, each from the moment it is
             read; for inference alone.
+        wide: names of parameters that become float32 whatever ``dtype`` says.
 
     Raises:
         DataError: files are missing or damaged, or tensors do not fit the configuration.
@@ -72,7 +74,7 @@ def load_checkpoint(
             expected = t("one of: {names}", names=", ".join(FEW_BITS))
             raise ConfigError(t("unsupported value"), where="load_in", got=load_in, expected=expected)
         keep_in_few_bits(model.decoder.layers, load_in)
-    fill(model, path, dtype=dtype, optional=TABLES)
+    fill(model, path, dtype=dtype, optional=TABLES, wide=wide)
     for table in (model.latent_pos_embed, model.vit_pos_embed):
         table.fill()
         table.to(dtype)
@@ -124,7 +126,14 @@ def load_autoencoder(folder: Path, config: BagelConfig) -> AutoEncoder:
     return autoencoder.eval()
 
 
-def fill(module: nn.Module, path: Path, *, dtype: torch.dtype, optional: tuple[str, ...] = ()) -> None:
+def fill(
+    module: nn.Module,
+    path: Path,
+    *,
+    dtype: torch.dtype,
+    optional: tuple[str, ...] = (),
+    wide: Callable[[str], bool] | None = None,
+) -> None:
     """Give an empty (meta) module the tensors of a file, each read straight into its own memory.
 
     Raises:
@@ -133,7 +142,7 @@ def fill(module: nn.Module, path: Path, *, dtype: torch.dtype, optional: tuple[s
     wanted = dict(_places(module))
     problems: list[str] = []
     seen: set[str] = set()
-    for name, shape, read in _stored(path, dtype):
+    for name, shape, read in _stored(path, dtype, wide):
         if name in optional:
             continue
         seen.add(name)
@@ -162,19 +171,25 @@ def _places(module: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, str, nn.P
                 yield (f"{prefix}.{key}" if prefix else key), (owner, key, parameter)
 
 
-def _stored(path: Path, dtype: torch.dtype) -> Iterator[tuple[str, tuple[int, ...], object]]:
+def _stored(
+    path: Path, dtype: torch.dtype, wide: Callable[[str], bool] | None
+) -> Iterator[tuple[str, tuple[int, ...], Callable[[], torch.Tensor]]]:
     """Name, shape and a function that reads it, for each tensor of a file."""
+
+    def kind(name: str) -> torch.dtype:
+        return torch.float32 if wide is not None and wide(name) else dtype
+
     if path.suffix == ".safetensors":
         with TensorReader(path) as reader:
             for name in reader:
-                yield name, tuple(reader.shape(name)), lambda name=name: reader.read(name, dtype)
+                yield name, tuple(reader.shape(name)), lambda name=name: reader.read(name, kind(name))
         return
     tensors = load_tensors(path)
     for name in list(tensors):
         tensor = tensors.pop(name)
         for wrapper in _WRAPPERS:
             name = name.removeprefix(wrapper)
-        yield name, tuple(tensor.shape), lambda tensor=tensor: tensor.to(dtype)
+        yield name, tuple(tensor.shape), lambda tensor=tensor, name=name: tensor.to(kind(name))
 
 
 def save_checkpoint(model: BagelModel, folder: Path, *, dtype: torch.dtype | None = None) -> None:

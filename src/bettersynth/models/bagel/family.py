@@ -48,6 +48,12 @@ class BagelFamily:
         """The official folder."""
         return convert.load_checkpoint(folder, dtype=dtype)
 
+    def load_for_lora(self, folder: Path, *, dtype: torch.dtype) -> BagelModel:
+        """The official folder for low-rank training: what stays frozen in ``dtype`` from the moment it is read."""
+        return convert.load_checkpoint(
+            folder, dtype=dtype, wide=lambda name: any(part in name.split(".") for part in _LORA_FULL)
+        )
+
     def load_adapter(self, model: nn.Module, path: Path) -> list[str]:
         """Refused: there is no first stage whose result could be loaded."""
         raise self._refusal()
