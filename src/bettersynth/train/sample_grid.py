@@ -1,4 +1,4 @@
-"""Pictures of fixed prompts, drawn while training: one grid every so many steps, from the same start noise each time."""
+"""Pictures of fixed prompts drawn while training: a grid every so many steps, from the same start noise each time."""
 
 from __future__ import annotations
 

@@ -171,7 +171,9 @@ def problems(config: StageConfig, family: ModelFamily) -> list[BetterSynthError]
         if config.unified.val_data is not None:
             refuse("unified.val_data", config.unified.val_data, t("score the finished checkpoint instead"))
         if config.unified.sample_prompts is not None:
-            refuse("unified.sample_prompts", config.unified.sample_prompts, t("draw with the finished checkpoint instead"))
+            refuse(
+                "unified.sample_prompts", config.unified.sample_prompts, t("draw with the finished checkpoint instead")
+            )
         if "und" in config.unified.freeze:
             refuse("unified.freeze", "und", t("freeze other parts, or set {setting}", setting="sharding: off"))
     return found
