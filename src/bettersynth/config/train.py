@@ -20,7 +20,7 @@ PLACE_KEYS = frozenset({"data", "image_root", "bases", "model_zoo", "init_from",
 MACHINE_KEYS = frozenset(
     {
         *("workers", "prefetch_batches", "pixel_cache_bytes", "feature_cache", "feature_cache_bytes"),
-        *("device", "gradient_checkpointing", "packing", "track_memory", "offload_optimizer", "sharding"),
+        *("device", "gradient_checkpointing", "packing", "track_memory", "offload_optimizer", "sharding", "deepspeed"),
         *("logging_steps", "save_steps", "save_total_limit", "report_to", "gradient_accumulation_steps"),
         "alignment_probe",
     }
@@ -184,6 +184,9 @@ class StageConfig(BaseModel):
     """With several processes, split trained weights, gradients and optimiser states among them (FSDP2). full: a layer's
     weights are whole only while it is at work, as in ZeRO-3. grad_op: from its forward to its backward pass, as in
     ZeRO-2, which exchanges less. Neither changes the arithmetic beyond rounding; in one process it has no effect."""
+    deepspeed: Path | None = None
+    """DeepSpeed's JSON file: its ZeRO stage is carried out as `sharding` (1 and 2: grad_op, 3: full), its offloading as
+    `offload_optimizer`; its other values must be "auto" or what the settings here say."""
     offload_optimizer: bool = False
     """Keep float32 weights, their gradients and the optimiser's states in the host's memory (16 bytes a trained
     parameter) and update there; the device holds the weights in `precision`. With fp32 not a bit of the result

@@ -17,6 +17,7 @@ from bettersynth.models.family import Batch, ModelFamily, Processor, load_family
 from bettersynth.train.bases import load_start, start_digests
 from bettersynth.train.checkpoint import saved_states
 from bettersynth.train.data import prepare
+from bettersynth.train.deepspeed import with_deepspeed
 from bettersynth.train.distributed import Devices
 from bettersynth.train.examples import TrainingSet
 from bettersynth.train.forecast import Forecast, forecast
@@ -87,8 +88,8 @@ def plan_stage(config: StageConfig, *, out: Path | None = None, num_devices: int
     Raises:
         ConfigError, DataError: what would stop the stage from starting.
     """
-    config = config.with_devices(num_devices)
-    notes = []
+    config, said = with_deepspeed(config.with_devices(num_devices))
+    notes = list(said)
     if config.adapter is not None and not config.adapter.exists():
         notes.append(t("{path} does not exist yet; stage 1 writes it", path=config.adapter))
         config, out = config.model_copy(update={"adapter": None}), None
@@ -132,7 +133,7 @@ def plan_shapes(config: StageConfig, sizes: str, *, num_devices: int = 1, tokens
     Raises:
         ConfigError: no such sizes, a family without them, or a sample longer than the settings allow.
     """
-    config = config.with_devices(num_devices)
+    config, notes = with_deepspeed(config.with_devices(num_devices))
     family = load_family(config.family)
     build, example = getattr(family, "of_sizes", None), getattr(family, "example_batch", None)
     if build is None or example is None:
@@ -168,7 +169,7 @@ def plan_shapes(config: StageConfig, sizes: str, *, num_devices: int = 1, tokens
         steps=-(-samples // global_batch),
         global_batch=global_batch,
         tokens=samples * length,
-        notes=(note,),
+        notes=(*notes, note),
         **needs,
     )
 

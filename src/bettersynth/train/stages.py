@@ -26,6 +26,7 @@ from bettersynth.train import checkpoint, lora, unified_result
 from bettersynth.train.bases import load_start, start_digests
 from bettersynth.train.callbacks import LOG_FILE, Callback, Callbacks, TerminalProgress, build_callbacks
 from bettersynth.train.data import prepare, rejected_lines
+from bettersynth.train.deepspeed import with_deepspeed
 from bettersynth.train.distributed import Devices, is_peer_lost, open_devices
 from bettersynth.train.examples import TrainingSet
 from bettersynth.train.prepare import COMPUTE_DTYPES
@@ -85,7 +86,7 @@ def run_stage(
     technique_settings(config.techniques)
     try:
         with open_devices(config.device) as devices:
-            config = config.with_devices(devices.world)
+            config, notes = with_deepspeed(config.with_devices(devices.world))
             job = StageJob(config, out, start_digests(config), devices)
             finished = finished_stage(job)
             if finished is not None:
@@ -93,6 +94,8 @@ def run_stage(
                     checkpoint.remove_states(out)  # a kill just after the manifest leaves the last one behind
                     Callbacks(watchers).on_note(t("{name}: finished before, not trained again", name=out.name))
                 return finished
+            for note in notes if devices.is_main else ():
+                Callbacks(watchers).on_note(note)
             writers = build_callbacks(config, out)
             with _lock(job):
                 return _train(job, load_family(config.family), [*writers, *watchers])

@@ -60,6 +60,8 @@ FLAGS = (
     Flag("load_in", "lora.quantize", "nf4|int8", None, "keep the frozen weights in few bits; needs --lora_rank"),
     Flag("ema_decay", "unified.ema_decay", "float", 0.0, "decay of the average of the weights (0: off)"),
     Flag("learn_next_kind", "unified.learn_next_kind", "switch", False, "teach when a picture comes next"),
+    Flag("sharding", "sharding", "off|grad_op|full", None, "split weights among the processes (FSDP2)"),
+    Flag("deepspeed", "deepspeed", "path", None, "DeepSpeed JSON whose ZeRO stage and offloading are carried out"),
     Flag("num_workers", "workers", "int", 4, "threads that open pictures ahead"),
     Flag("logging_steps", "logging_steps", "int", 10, "steps between two log lines"),
     Flag("save_steps", "save_steps", "int", 500, "steps between two resumable states"),
@@ -75,7 +77,8 @@ FLAGS = (
 )
 NEEDED = ("model_path", "train_data_path", "output_dir")
 _PATHS = (
-    *("model_path", "train_data_path", "val_data_path", "sample_prompts", "image_root", "resume_from_checkpoint"),
+    *("model_path", "train_data_path", "val_data_path", "sample_prompts", "image_root", "deepspeed"),
+    "resume_from_checkpoint",
 )
 
 
@@ -160,7 +163,9 @@ def _path_problems(values: Mapping[str, Any]) -> list[BetterSynthError]:
                 problems.append(DataError(t("no such training state"), where=f"--{name}", got=path, hint=hint))
         elif name == "image_root" and not path.is_dir():
             problems.append(DataError(t("folder not found"), where=f"--{name}", got=path))
-        elif name != "image_root" and not path.is_file():
+        elif name == "deepspeed" and not path.is_file():
+            problems.append(DataError(t("not found"), where="--deepspeed", got=path))
+        elif name not in ("image_root", "deepspeed") and not path.is_file():
             problems.append(DataError(t("data file not found"), where=f"--{name}", got=path))
     return problems
 

@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--shapes", metavar="SIZES", help=t("with --plan: plan for these model sizes, without data and weights"))
     add("--plan-tokens", type=positive, metavar="N", help=t("with --shapes: tokens of a sample, image tokens included"))
     add("--devices", type=positive, metavar="N", help=t("with --plan: devices that share the work"))
+    add("--deepspeed", type=Path, metavar="JSON", help=t("carry out this DeepSpeed file's ZeRO stage and offloading"))
     add("--processes", type=positive, metavar="N", help=t("train in N processes (default: one per CUDA device)"))
     add("--json", action="store_true", help=t("print JSON"))
 
@@ -172,7 +173,11 @@ def run(args: argparse.Namespace) -> int:
             print(t("{b} x {a} x {n} = {total}: right", b=b, a=a, n=n, total=args.expected))
         return 0
     overrides = parse_overrides(args.set)
-    if args.data is not None or _is_joint(args.preset):
+    is_joint = args.data is not None or _is_joint(args.preset)
+    if args.deepspeed is not None:
+        for stage in ("joint",) if is_joint else ("pretrain", "finetune"):
+            overrides.setdefault(stage, {}).setdefault("deepspeed", str(args.deepspeed))
+    if is_joint:
         from bettersynth.cli.unified import run_preset
 
         return run_preset(args, overrides.get("joint", {}))
