@@ -76,6 +76,17 @@ def run() -> Iterator[Run]:
         server.stdin.close()
 
 
+def group(processes: int) -> list[dict[str, str]]:
+    """The environments of so many processes that find each other."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [{**common, "RANK": str(rank)} for rank in range(processes)]
+
+
 def said(out: Path, rank: int = 0) -> str:
     return Path(f"{out}.{rank}.txt").read_text()
 
@@ -120,17 +131,24 @@ def test_interrupted_run_exits_130_and_continues(
 @pytest.mark.parametrize("normalization", ["tokens", "micro_batch"])
 def test_two_processes_equal_one(settings: dict[str, Any], run: Run, tmp_path: Path, normalization: str) -> None:
     settings = {**settings, "loss_normalization": normalization, "device": "cpu", "epochs": 1}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     one, two = tmp_path / "single" / "run", tmp_path / "pair" / "run"
-    assert run(settings, two, ranks=[{**group, "RANK": str(rank)} for rank in range(2)]) == [0, 0]
+    assert run(settings, two, ranks=group(2)) == [0, 0]
     assert run(settings, one) == [0]
     assert said(two, 0) == said(two, 1)
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     for key in ("rows_trained", "samples_seen", "tokens", "target_tokens", "steps"):
         assert manifest(two)["facts"][key] == manifest(one)["facts"][key]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 2)])
+def test_a_killed_run_continues_in_another_number_of_processes(
+    settings: dict[str, Any], run: Run, whole: Path, tmp_path: Path, before: int, after: int
+) -> None:
+    settings, out = {**settings, "device": "cpu"}, tmp_path / "run"
+    assert -signal.SIGKILL in run(settings, out, 5, ranks=group(before))
+    assert run(settings, out, ranks=group(after)) == [0] * after
+    assert losses(out) == pytest.approx(losses(whole), rel=1e-4)
+    assert manifest(out)["facts"]["samples_seen"] == manifest(whole)["facts"]["samples_seen"]
 
 
 def test_bad_pictures_are_counted_once_by_two_processes(settings: dict[str, Any], run: Run, tmp_path: Path) -> None:
@@ -143,12 +161,8 @@ def test_bad_pictures_are_counted_once_by_two_processes(settings: dict[str, Any]
     (tmp_path / "data.json").write_text(json.dumps(rows))
     settings = {**settings, "data": str(tmp_path / "data.json"), "max_bad_ratio": 0.2, "device": "cpu"}
     settings["image_root"] = str(Path(settings["model_zoo"]).parent)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     out = tmp_path / "run"
-    assert run(settings, out, ranks=[{**group, "RANK": str(rank)} for rank in range(2)]) == [0, 0]
+    assert run(settings, out, ranks=group(2)) == [0, 0]
     facts = manifest(out)["facts"]
     assert facts["rows_trained"] == 28
     assert facts["samples_seen"] == 84

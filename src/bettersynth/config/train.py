@@ -27,7 +27,7 @@ MACHINE_KEYS = frozenset(
 )
 """How the work is carried out and logged. They may change between a run and its continuation."""
 
-SWITCHES = frozenset({"lora", "optimizer", "techniques", "unified"})
+SWITCHES = frozenset({"lora", "optimizer", "techniques", "unified", "stochastic_depth", "hidden_act"})
 """Features that are off by default. One that is off is left out of a run's identity, so that a run stays the same run
 when a feature is added to this package; a locked track refuses to switch one on."""
 
@@ -47,6 +47,15 @@ def _off(value: Any) -> Any:
 
 def _on_off(value: Any) -> Any:
     return "off" if value is False else value
+
+
+ORIGINAL = {"loss_normalization": "micro_batch", "stochastic_depth": 0.1, "hidden_act": "gelu"}
+"""What ``reproduce: original`` stands for: the original trainer's behaviour where ours is corrected. Always allowed."""
+
+
+def reproduced(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with ``reproduce`` spelled out; a switch that is given beside it keeps its value."""
+    return {**ORIGINAL, **settings} if settings.get("reproduce") == "original" else dict(settings)
 
 
 Number = Annotated[float, BeforeValidator(_number)]
@@ -128,6 +137,17 @@ class StageConfig(BaseModel):
     loss_normalization: Literal["tokens", "micro_batch"] = "tokens"
     """tokens: mean over all target tokens of the step. micro_batch: plain mean of the micro-batches' means, as the
     original trainer does, which gives short answers more weight."""
+
+    reproduce: Literal["original"] | None = None
+    """original: do as the original trainer does where we do not: loss_normalization: micro_batch, stochastic_depth: 0.1
+    and hidden_act: gelu."""
+    stochastic_depth: Number = Field(0.0, ge=0, lt=1)
+    """Leave out residual blocks of the frozen high-resolution tower at random while training, at a rate that rises over
+    its blocks from 0 to this one. The original does so at 0.1, by leaving the frozen tower in training mode; it blurs
+    what the projector learns from, and features cannot be cached."""
+    hidden_act: Literal["gelu", "gelu_pytorch_tanh"] | None = None
+    """Activation of Gemma's layers: gelu is the exact form, which the original was trained with; what the base model's
+    config says when not given. Current transformers read that as the tanh form."""
 
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     """adamw_8bit keeps AdamW's two averages in 8 bits each: 2 bytes a trained parameter instead of 8."""
@@ -235,6 +255,10 @@ class StageConfig(BaseModel):
             problems.append(t("samples_seen and epochs cannot be given together"))
         if self.lora is not None and self.stage == 1:
             problems.append(t("stage 1 trains no language model, so lora has nothing to work on"))
+        if self.stochastic_depth and self.feature_cache is not None:
+            problems.append(
+                t("with stochastic_depth a picture's features differ each time, so feature_cache must be off")
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             problems.append(t("betas must lie in [0, 1)"))
         if problems:
@@ -265,7 +289,7 @@ class StageConfig(BaseModel):
 
         With ``tokens`` normalisation the split of a step into micro-batches is a machine setting too.
         """
-        hidden = PLACE_KEYS | MACHINE_KEYS
+        hidden = PLACE_KEYS | MACHINE_KEYS | {"reproduce"}
         if self.loss_normalization == "tokens":
             hidden |= {"per_device_batch_size"}
         hidden |= {key for key in SWITCHES if getattr(self, key) == type(self).model_fields[key].default}
@@ -284,7 +308,7 @@ def stage_config(settings: Mapping[str, Any] | Document, *, name: str = "<settin
         ConfigError, ConfigErrors: every unknown key, wrong value and impossible combination, in one error.
     """
     document = settings if isinstance(settings, Document) else Document(name, _plain(settings))
-    config, problems = check(StageConfig, document.data, document)
+    config, problems = check(StageConfig, reproduced(document.data), document)
     raise_all(problems, where=document.name)
     return cast(StageConfig, config)
 

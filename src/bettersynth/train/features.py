@@ -207,7 +207,7 @@ def open_features(
     compute = getattr(family, "tower_features", None)
     if config.feature_cache is None or compute is None:
         return None
-    device = next(model.parameters()).device
+    device = next((p.device for p in model.parameters() if p.is_cuda), torch.device("cpu"))
     setup = {
         "towers": family.tower_digest(model),  # type: ignore[attr-defined]
         "image_size_aux": getattr(processor, "image_size_aux", None),

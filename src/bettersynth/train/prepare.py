@@ -20,6 +20,13 @@ def prepare_model(config: StageConfig, family: ModelFamily, model: nn.Module) ->
     Raises:
         ConfigError: the family trains nothing in this stage, or cannot do what the config asks for.
     """
+    for method, value in (("set_stochastic_depth", config.stochastic_depth), ("set_activation", config.hidden_act)):
+        if value:
+            change = getattr(family, method, None)
+            if change is None:
+                where = "stochastic_depth" if method == "set_stochastic_depth" else "hidden_act"
+                raise ConfigError(t("the family '{family}' cannot do this", family=family.name), where=where)
+            change(model, value)
     freeze = getattr(family, "freeze", None) if config.unified is not None else None
     if freeze is not None:
         freeze(model, config.unified.freeze)  # type: ignore[union-attr]

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.config.load import load_yaml
-from bettersynth.config.train import MACHINE_KEYS, PLACE_KEYS, SWITCHES, StageConfig, stage_config
+from bettersynth.config.train import (
+    MACHINE_KEYS,
+    ORIGINAL,
+    PLACE_KEYS,
+    SWITCHES,
+    StageConfig,
+    reproduced,
+    stage_config,
+)
 from bettersynth.core.errors import ConfigError, RuleError
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
@@ -125,7 +133,7 @@ def stage_settings(preset: Preset, stage: int, overrides: Mapping[str, Any]) -> 
         RuleError: a locked track does not allow a change; every refused key is listed with both values.
         ConfigError, ConfigErrors: unknown keys or wrong values.
     """
-    given = {key: value for key, value in overrides.items() if value is not None}
+    given = reproduced({key: value for key, value in overrides.items() if value is not None})
     name = f"{preset.name} {preset.stages[stage]}"
     config = stage_config({**preset.settings(stage), **given, "stage": stage}, name=name)
     if preset.locked:
@@ -139,6 +147,8 @@ def _refuse_changes(preset: Preset, stage: int, config: StageConfig, given: Mapp
     allowed = FREE_KEYS | set(preset.editable)
     reasons = []
     for key in given:
+        if key == "reproduce" or (key in ORIGINAL and getattr(config, key) == ORIGINAL[key]):
+            continue  # what the track's own trainer does
         if key in ("init_from", "bases") and key not in allowed:
             reasons.append(t("{key} is fixed on this track: the bases are the kit's", key=key))
         elif key in SWITCHES - allowed and getattr(config, key) != getattr(original, key):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import random
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +21,7 @@ from PIL import Image
 from bettersynth.config.train import StageConfig, stage_config
 
 FAKE_FILE = Path(__file__).with_name("fake_family.py")
+RANKS_FILE = Path(__file__).with_name("ranks.py")
 
 
 def _load_fake() -> ModuleType:
@@ -142,3 +146,33 @@ def mgm_configure(mgm_data: Path) -> Callable[..., StageConfig]:
         return stage_config({**plain, **changes})
 
     return build
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., list[Any]]]:
+    """Run jobs one after the other in so many processes; what each process said (see ranks.py)."""
+    answers = tmp_path_factory.mktemp("answers")
+    server = subprocess.Popen(
+        [sys.executable, str(RANKS_FILE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert server.stdin is not None and server.stdout is not None
+
+    def send(jobs: Sequence[dict[str, Any]], num_processes: int, kill: tuple[int, float] | None = None) -> list[Any]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        group = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ranks = [{**group, "RANK": str(rank)} for rank in range(num_processes)] if num_processes > 1 else [{}]
+        asked = {"jobs": list(jobs), "ranks": ranks, "answers": str(answers), "kill": kill}
+        server.stdin.write(json.dumps(asked) + "\n")
+        server.stdin.flush()
+        return list(json.loads(server.stdout.readline()))
+
+    with server:
+        yield send
+        server.stdin.close()

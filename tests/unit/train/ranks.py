@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
+
+
+def kill_later(passes: int, delay_s: float) -> None:
+    """SIGKILL some time after so many forward passes of this process, wherever it is then."""
+    from bettersynth.train.trainer import Trainer
+
+    forward, done = Trainer._forward, itertools.count(1)
+
+    def counted(*arguments: Any) -> Any:
+        if next(done) == passes:
+            threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return forward(*arguments)
+
+    Trainer._forward = counted  # type: ignore[method-assign]
 
 
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
@@ -31,17 +47,20 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     return {"digest": artifact.digest, "weights": artifact.facts["weights_digest"]}
 
 
-def _child(jobs: list[dict[str, Any]], environment: dict[str, str], answer: Path) -> None:
+def _child(asked: dict[str, Any], environment: dict[str, str], answer: Path) -> None:
     os.environ.update(environment)
-    answer.write_text(json.dumps([run_job(job) for job in jobs]))
+    if asked["kill"] and environment.get("RANK", "0") == "0":
+        kill_later(*asked["kill"])
+    answer.write_text(json.dumps([run_job(job) for job in asked["jobs"]]))
     os._exit(0)
 
 
 def serve() -> None:
     """Read rounds as JSON lines; answer with what each rank said, or its exit code.
 
-    A round: ``{"jobs": [{"settings": ..., "out": ...}, ...], "ranks": [{ENVIRONMENT}, ...], "answers": FOLDER}``. The
-    ranks run side by side, each one job after the other.
+    A round: ``{"jobs": [{"settings": ..., "out": ...}, ...], "ranks": [{ENVIRONMENT}, ...], "answers": FOLDER,
+    "kill": null | [PASSES, SECONDS]}``. The ranks run side by side, each one job after the other; the first may be
+    killed.
     """
     import bettersynth.models.bagel.family
     import bettersynth.models.mgm.family
@@ -56,7 +75,7 @@ def serve() -> None:
             answer.unlink(missing_ok=True)
             child = os.fork()
             if child == 0:
-                _child(asked["jobs"], environment, answer)
+                _child(asked, environment, answer)
             children.append(child)
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         said = [json.loads(a.read_text()) if a.exists() else c for a, c in zip(answers, codes, strict=True)]

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,35 +31,6 @@ def kit() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Run jobs one after the other in so many processes; what each process said (see ranks.py)."""
-    answers = tmp_path_factory.mktemp("answers")
-    server = subprocess.Popen(
-        [sys.executable, str(HERE / "ranks.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert server.stdin is not None and server.stdout is not None
-
-    def send(jobs: Sequence[dict[str, Any]], num_processes: int) -> list[Any]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        group = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        ranks = [{**group, "RANK": str(rank)} for rank in range(num_processes)] if num_processes > 1 else [{}]
-        server.stdin.write(json.dumps({"jobs": list(jobs), "ranks": ranks, "answers": str(answers)}) + "\n")
-        server.stdin.flush()
-        return list(json.loads(server.stdout.readline()))
-
-    with server:
-        yield send
-        server.stdin.close()
 
 
 @pytest.fixture(scope="module")

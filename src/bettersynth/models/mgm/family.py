@@ -139,6 +139,14 @@ class MgmFamily:
         """Low-rank weights in the language model, projector and miner in full."""
         return LoraSites(_LORA_PATTERN, CONNECTOR, str(_mgm(model).config.get("_name_or_path") or ""))
 
+    def set_stochastic_depth(self, model: nn.Module, rate: float) -> None:
+        """Let training leave out blocks of the frozen high-resolution tower, as the original does."""
+        _mgm(model).model.vision_tower_aux.set_stochastic_depth(rate)
+
+    def set_activation(self, model: nn.Module, name: str) -> None:
+        """Choose the form of Gemma's GELU; saved checkpoints say it."""
+        _mgm(model).set_activation(name)
+
     def shard_units(self, model: nn.Module) -> ShardUnits:
         """Gemma's layers; the frozen towers are not split, as batches of texts do not run them."""
         mgm = _mgm(model)

@@ -113,9 +113,7 @@ class MgmModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = GemmaModel(config.gemma(attention))
-        if config.is_exact_gelu:
-            for layer in self.model.layers:
-                layer.mlp.act_fn = nn.GELU()
+        self.set_activation("gelu" if config.is_exact_gelu else "gelu_pytorch_tanh")
         self.model.mm_projector = build_projector(config)
         for name in MINER_HEADS:
             self.model.add_module(name, build_miner_head(config, name))
@@ -125,11 +123,21 @@ class MgmModel(nn.Module):
         self.embedding_hook: EmbeddingHook | None = None
         self.tokenizer_folder: str | None = None
 
+    def set_activation(self, name: str) -> None:
+        """Let Gemma's layers use the exact GELU (``gelu``) or its tanh form."""
+        for layer in self.model.layers:
+            layer.mlp.act_fn = nn.GELU(approximate="none" if name == "gelu" else "tanh")
+        if self.config.fields.get("hidden_act", "gelu") != name:
+            self.config = self.config.with_fields(hidden_act=name)
+
     def train(self, mode: bool = True) -> MgmModel:
-        """Like ``nn.Module.train``, but the frozen towers stay in evaluation mode."""
+        """Like ``nn.Module.train``, but the frozen towers stay in evaluation mode.
+
+        The original leaves them in training mode; only with stochastic depth does that make a difference.
+        """
         super().train(mode)
-        for name in TOWERS:
-            self.model.get_submodule(name).eval()
+        self.model.vision_tower.eval()
+        self.model.vision_tower_aux.train(mode and self.model.vision_tower_aux.stochastic_depth > 0)
         return self
 
     def _apply(self, fn: Any, recurse: bool = True) -> MgmModel:

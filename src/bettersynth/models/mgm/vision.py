@@ -59,11 +59,16 @@ class ConvNeXtBlock(nn.Module):
         self.conv_dw = nn.Conv2d(dim, dim, kernel_size=7, padding=3, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=_EPS)
         self.mlp = _Mlp(dim)
+        self.drop_rate = 0.0
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """Same shape in and out."""
+        """Same shape in and out. In training mode each picture skips the block with probability ``drop_rate``, and what
+        is kept is scaled up (Huang et al. 2016, stochastic depth, in the form of timm)."""
         y_BHWC = self.conv_dw(x_BCHW).permute(0, 2, 3, 1)  # a free view: maps are kept in channels-last memory
         y_BHWC = self.mlp(self.norm(y_BHWC)) * self.gamma
+        if self.training and self.drop_rate:
+            kept = torch.rand(len(y_BHWC), 1, 1, 1, device=y_BHWC.device) >= self.drop_rate
+            y_BHWC = y_BHWC * (kept / (1 - self.drop_rate)).to(y_BHWC.dtype)
         return x_BCHW + y_BHWC.permute(0, 3, 1, 2)
 
 
@@ -104,6 +109,22 @@ class ConvNeXtTrunk(nn.Module):
             ConvNeXtStage(dim_in, dim, depth, gamma_init=gamma_init)
             for dim_in, dim, depth in zip(before, self.dims, self.depths, strict=True)
         )
+
+    @property
+    def blocks(self) -> list[ConvNeXtBlock]:
+        """All residual blocks, in order."""
+        return [block for stage in self.vision_stages for block in stage.blocks]
+
+    @property
+    def stochastic_depth(self) -> float:
+        """Rate of the last block; 0 when no block is ever left out."""
+        return self.blocks[-1].drop_rate
+
+    def set_stochastic_depth(self, rate: float) -> None:
+        """Leave out blocks in training mode, at rates that rise evenly from 0 (first block) to ``rate`` (last one)."""
+        blocks = self.blocks
+        for number, block in enumerate(blocks):
+            block.drop_rate = rate * number / max(1, len(blocks) - 1)
 
     def forward(self, x_BCHW: torch.Tensor) -> list[torch.Tensor]:
         """(B, 3, H, W) normalised pixels -> maps of H/4, H/8, H/16, H/32 with ``dims`` channels."""
