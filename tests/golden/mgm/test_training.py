@@ -59,7 +59,7 @@ def test_trajectory(golden, trained, batch, position):
     parameters = [parameter for _, parameter in named]
     optimiser = torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     which = golden.has_image()
-    towers = trained.tower_features(golden["images"][which].unsqueeze(1), golden["images_aux"][which])
+    towers = trained.tower_maps(golden["images"][which].unsqueeze(1), golden["images_aux"][which])
     for record in run["records"]:
         output = trained.loss(batch, trained.connect(*towers).tokens)
         loss = output.loss_sum / output.num_targets

@@ -30,7 +30,7 @@ TOLERANCE = 0.10
     "changes",
     [
         {"stage": 1},
-        {"precision": "bf16", "gradient_checkpointing": True},
+        {"precision": "bf16", "gradient_checkpointing": True, "epochs": 4},
         {"lora": {"rank": 16}, "packing": True},
     ],
     ids=str,

@@ -143,7 +143,7 @@ def build(
         )
     # A copy even where nothing is converted: parameters must not share memory with a mapped file.
     model.load_state_dict({n: v.to(dtype, copy=True) for n, v in tensors.items()}, strict=True, assign=True)
-    _fill_buffers(model)
+    fill_buffers(model)
     return model.eval()
 
 
@@ -153,7 +153,7 @@ def build_empty(config: MgmConfig, *, attention: str = "sdpa") -> MgmModel:
         return MgmModel(config, attention=attention)
 
 
-def _fill_buffers(model: MgmModel) -> None:
+def fill_buffers(model: MgmModel) -> None:
     """Give the few computed buffers their values; they stay float32 whatever the dtype of the weights."""
     text = model.model
     text.rotary_emb = GemmaRotaryEmbedding(text.config)

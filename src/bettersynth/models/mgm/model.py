@@ -19,7 +19,7 @@ from transformers import CLIPVisionModel, GemmaModel
 from bettersynth.media.resize import CLIP_MEAN, CLIP_STD
 from bettersynth.models.family import Batch, LossOutput, TargetDetail
 from bettersynth.models.mgm.config import MgmConfig
-from bettersynth.models.mgm.mining import cut_regions, cut_tiles, join_stages, mine, mine_reference, shrink
+from bettersynth.models.mgm.mining import cut_regions, cut_tiles, join_stages, mine, mine_maps, mine_reference, shrink
 from bettersynth.models.mgm.packing import NAME as PACKED_ATTENTION
 from bettersynth.models.mgm.vision import ConvNeXtTrunk
 
@@ -178,7 +178,7 @@ class MgmModel(nn.Module):
         return tokens, aux(high_I3HW.to(aux.vision_stem[0].weight.dtype))
 
     @torch.no_grad()
-    def regions(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _regions(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """The regions that the tokens look at, (I * V, N, P, F)."""
         f_IHWF = join_stages(maps)
         num_tokens, grid = self.config.tokens_per_view, int(self.config.get("image_grid"))
@@ -189,11 +189,6 @@ class MgmModel(nn.Module):
             whole = cut_regions(shrink(f_IHWF, grid), num_tokens)
             regions = torch.cat([regions, whole.unsqueeze(1)], dim=1)
         return regions.flatten(0, 1)
-
-    def tower_features(self, low_IV3hw: torch.Tensor, high_I3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Frozen features: low-resolution tokens (I * V, N, C) and the regions they look at (I * V, N, P, F)."""
-        tokens, maps = self.tower_maps(low_IV3hw, high_I3HW)
-        return tokens, self.regions(maps)
 
     def features_of(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Tower outputs of uint8 pictures (I, H, W, 3), one row per picture, ready to be kept and joined again.
@@ -207,14 +202,21 @@ class MgmModel(nn.Module):
     def encode_features(self, features: Batch) -> torch.Tensor:
         """Rows of :meth:`features_of` -> (I, tokens_per_image, D), unscaled."""
         maps = [features[f"tower_map_{s}"].permute(0, 3, 1, 2) for s in range(len(self.config.dims))]
-        return self.connect(features["tower_tokens"].flatten(0, 1), self.regions(maps)).tokens
+        return self.connect(features["tower_tokens"].flatten(0, 1), maps).tokens
 
-    def connect(self, clip_BNC: torch.Tensor, regions_BNPF: torch.Tensor) -> ImageFeatures:
-        """Mine the regions and project to the language width (B = I * V), in the connector's precision."""
+    def connect(self, clip_BNC: torch.Tensor, maps: Sequence[torch.Tensor]) -> ImageFeatures:
+        """Mine the stages' maps and project to the language width (B = I * V), in the connector's precision."""
         dtype = self.model.mm_projector[0].weight.dtype  # frozen towers may be held in fewer bits than what is trained
-        clip_BNC, regions_BNPF = clip_BNC.to(dtype), regions_BNPF.to(dtype)
+        clip_BNC = clip_BNC.to(dtype)
         heads = [self.model.get_submodule(name) for name in MINER_HEADS]
-        mined = (mine_reference if self.use_reference_mining else mine)(*heads, clip_BNC, regions_BNPF)
+        if self.use_reference_mining:
+            mined = mine_reference(*heads, clip_BNC, self._regions(maps).to(dtype))
+        elif int(self.config.get("image_grid")) > 1:  # its whole view scales the joined map itself
+            mined = mine(*heads, clip_BNC, self._regions(maps).to(dtype))
+        else:
+            device = clip_BNC.device.type
+            used = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else dtype
+            mined = mine_maps(*heads, clip_BNC, [one.to(used) for one in maps])
         fused = clip_BNC + mined.value
         tokens = self.model.mm_projector(fused).unflatten(0, (-1, self.config.num_views))
         if self.config.num_views > 1 and self.config.get("image_global"):
@@ -223,7 +225,7 @@ class MgmModel(nn.Module):
 
     def encode_views(self, low_IV3hw: torch.Tensor, high_I3HW: torch.Tensor) -> ImageFeatures:
         """All stages of encoding of normalised pixels."""
-        return self.connect(*self.tower_features(low_IV3hw, high_I3HW))
+        return self.connect(*self.tower_maps(low_IV3hw, high_I3HW))
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 pictures (I, H, W, 3) -> (I, tokens_per_image, D), unscaled."""

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
-from bettersynth.models.mgm.mining import cut_regions, cut_tiles, join_stages, mine, mine_reference, shrink
+from bettersynth.models.mgm.mining import cut_regions, cut_tiles, join_stages, mine, mine_maps, mine_reference, shrink
 
 
 def _heads(width: int, features: int, seed: int) -> list[nn.Sequential]:
@@ -45,6 +46,26 @@ def test_cheaper_form_equals_the_published_one_in_values_and_gradients(side, reg
         torch.testing.assert_close(cheap, published, rtol=1e-9, atol=1e-11)
     for cheap, published in zip(*gradients, strict=True):
         torch.testing.assert_close(cheap, published, rtol=1e-8, atol=1e-10)
+
+
+@settings(max_examples=15, deadline=None)
+@given(side=st.integers(1, 4), step=st.sampled_from([2, 3, 4, 6, 8]), stages=st.integers(1, 4), seed=st.integers(0, 99))
+def test_the_joined_map_need_not_be_made(side, step, stages, seed):
+    """Windows of smaller maps overlap, end at a border, and need not line up with the regions."""
+    size, widths = side * step, [3, 5, 7, 2][:stages]
+    heads = _heads(6, sum(widths), seed)
+    tokens = torch.randn(2, side * side, 6, dtype=torch.float64, requires_grad=True)
+    sizes = [max(1, size // 2**stage) for stage in range(stages)]
+    maps = [2 * torch.randn(2, w, n, n, dtype=torch.float64) + 1 for w, n in zip(widths, sizes, strict=True)]
+    whole = [maps[0], *(F.interpolate(m, size=(size, size), mode="bilinear", align_corners=False) for m in maps[1:])]
+    regions = cut_regions(torch.cat(whole, 1).permute(0, 2, 3, 1), side * side)
+    weights = torch.randn(2, side * side, 6, dtype=torch.float64)
+    found = []
+    for mined in (mine(*heads, tokens, regions), mine_maps(*heads, tokens, maps)):
+        wanted = [tokens, *(parameter for head in heads for parameter in head.parameters())]
+        found.append([*mined, *torch.autograd.grad((mined.value * weights).sum(), wanted)])
+    for plain, cheap in zip(*found, strict=True):
+        torch.testing.assert_close(cheap, plain, rtol=1e-8, atol=1e-9)
 
 
 def test_key_biases_get_a_zero_gradient_not_none():
