@@ -212,6 +212,8 @@ class LoopTrial:
         resamples: of the intervals of single scores.
         overrides: changed training keys per stage (``pretrain``, ``finetune``); ``seed`` is set by the trial.
         by_condition: the same for single conditions, on top.
+        lenders: ``CONDITION-SEED`` -> folder of the stage 1 of another trial that trains it from the same inputs. It
+            is taken over when it is finished, and trained again when it is not.
     """
 
     workspace: Path
@@ -225,6 +227,7 @@ class LoopTrial:
     resamples: int = 2000
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     by_condition: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    lenders: Mapping[str, Path] = field(default_factory=dict)
     is_quiet: bool = True
 
     def data_of(self, condition: str, seed: int) -> StageData | None:
@@ -268,7 +271,13 @@ class LoopTrial:
     ) -> tuple[Artifact | None, Artifact]:
         """Both stages into ``folder/training_dirs``; the first is left out without data."""
         from bettersynth.train.callbacks import Callback as Silent
-        from bettersynth.train.stages import TwoStageInputs, run_two_stages
+        from bettersynth.train.stages import (
+            TwoStageInputs,
+            adopt_stage,
+            run_two_stages,
+            stage_folder,
+            two_stage_configs,
+        )
 
         workspace = Workspace(self.workspace)
         inputs = TwoStageInputs(
@@ -285,9 +294,12 @@ class LoopTrial:
             for name in ("pretrain", "finetune")
         }
         progress: Callback | None = Silent() if self.is_quiet else None
-        return run_two_stages(
-            self.preset, inputs, out=folder, name=f"{condition}-{seed}", overrides=overrides, progress=progress
-        )
+        name = f"{condition}-{seed}"
+        if name in self.lenders:
+            first, _ = two_stage_configs(self.preset, inputs, out=folder, name=name, overrides=overrides)
+            if first is not None:
+                adopt_stage(first, source=self.lenders[name], out=stage_folder(folder, 1, name))
+        return run_two_stages(self.preset, inputs, out=folder, name=name, overrides=overrides, progress=progress)
 
     def evaluate(self, checkpoint: Artifact, folder: Path) -> tuple[list[Path], list[StageCost]]:
         """Ask and score a checkpoint under every protocol; ``folder/eval_results`` gets one folder per prompt protocol.
@@ -339,11 +351,16 @@ def _folder_digests(folder: Path) -> dict[str, object]:
 def _shared_features(workspace: Workspace, preset: str) -> dict[str, Any]:
     """The demo's trials train on the same pictures with the same frozen towers, so they share the towers' outputs.
 
-    At real sizes one picture takes 28 MB, and keeping them is left to the user (``feature_cache``).
+    So do those of an open copy of its preset. At real sizes one picture takes 28 MB, and keeping them is left to the
+    user (``feature_cache``).
     """
     from bettersynth.train.preset import load_preset
 
-    if load_preset(preset).track != "demo":
+    loaded = load_preset(preset)
+    if (
+        loaded.track != "demo"
+        and loaded.pretrain.get("image_size_aux") != load_preset("demo").pretrain["image_size_aux"]
+    ):
         return {}
     return {"feature_cache": workspace.root / "cache" / "features", "feature_cache_bytes": _SHARED_FEATURES_BYTES}
 

@@ -15,7 +15,7 @@ from typing import Any
 from bettersynth.config.experiment import Condition, ExperimentConfig
 from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import ConfigError, DataError
-from bettersynth.core.fingerprint import digest_file
+from bettersynth.core.fingerprint import digest_file, digest_json
 from bettersynth.core.lang import t
 from bettersynth.core.record import DatasetSummary, ReportInput, StageCost, TrainingSummary
 from bettersynth.experiment import tables
@@ -110,6 +110,7 @@ def run_experiment(
         resamples=config.resamples,
         overrides=overrides or {},
         by_condition={condition.name: condition.training for condition in config.conditions if condition.training},
+        lenders=(lenders := _lenders(config, data, places)),
         is_quiet=len(config.seeds) * len(config.conditions) > 1,  # lines of trials side by side would mix
     )
     wanted = [
@@ -117,6 +118,7 @@ def run_experiment(
         for seed in config.seeds
         for c in config.conditions
     ]
+    wanted.sort(key=lambda one: f"{one.condition}-{one.seed}" in lenders)  # who lends a stage 1 trains it first
     results = run_trials(
         wanted,
         trial,
@@ -129,6 +131,24 @@ def run_experiment(
     tables.write(table, results, places.root / COMPARISON)
     _save_places(config, places)
     return Outcome(config, table, results, data, costs, places)
+
+
+def _lenders(config: ExperimentConfig, data: Mapping[str, StageData | None], places: Places) -> dict[str, Path]:
+    """Trials whose stage 1 an earlier condition trains too: same data, same keys, same seed -> the folder it is in."""
+    from bettersynth.train.stages import stage_folder
+
+    found: dict[str, Path] = {}
+    for seed in config.seeds:
+        first: dict[str, str] = {}
+        for condition in config.conditions:
+            stage = data[condition.name if condition.name in data else f"{condition.name}@{seed}"]
+            if stage is not None:
+                key = digest_json([stage.digest, condition.training.get("pretrain", {})])
+                lender = first.setdefault(key, condition.name)
+                if lender != condition.name:
+                    trial = places.trial_folder(lender, seed)
+                    found[f"{condition.name}-{seed}"] = stage_folder(trial, 1, f"{lender}-{seed}")
+    return found
 
 
 def _has_gpu() -> bool:
@@ -207,15 +227,21 @@ def _make_all_data(
 ) -> tuple[dict[str, StageData | None], dict[str, StageCost]]:
     data: dict[str, StageData | None] = {}
     costs: dict[str, StageCost] = {}
+    made_as: dict[tuple[str, int | None], str] = {}
     for condition in config.conditions:
+        strategy = condition.strategy or condition.name
         for key, seed in _data_keys(condition, config.seeds):
             folder = places.data_folder(key)
             if condition.name in builders:
                 data[key] = builders[condition.name](folder)
                 continue
+            first = made_as.setdefault((strategy, seed), key)
+            if first != key:  # conditions that differ in training alone read the same data
+                data[key] = data[first]
+                continue
             made = make_data(
                 workspace,
-                condition.strategy or condition.name,
+                strategy,
                 folder,
                 budget=budget_of(config.preset),
                 seed=seed,

@@ -16,7 +16,7 @@ from torch import nn
 
 from bettersynth.config.load import raise_all
 from bettersynth.config.train import StageConfig
-from bettersynth.core.artifact import Artifact, write_atomic, write_manifest
+from bettersynth.core.artifact import MANIFEST, Artifact, write_atomic, write_manifest
 from bettersynth.core.errors import BetterSynthError, ConfigError, DataError, PeerLost, RunInterrupted
 from bettersynth.core.fingerprint import canonical_json, digest_json
 from bettersynth.core.lang import t
@@ -141,6 +141,28 @@ def finished_stage(job: StageJob) -> Artifact | None:
             found = None
         _refuse_other_run(job, found)
     return None
+
+
+def adopt_stage(config: StageConfig, *, source: Path, out: Path) -> bool:
+    """Copy a stage into ``out`` that was finished in ``source`` with the same settings and inputs on one device.
+
+    It is what training into ``out`` would give. The manifest comes last, so that a killed copy is begun again.
+
+    Returns:
+        Whether ``out`` now holds the stage; False when ``source`` has no such one, or ``out`` a run of its own.
+    """
+    if Artifact.exists(out) or (out / RUN_FILE).exists() or not Artifact.exists(source):
+        return False
+    found = Artifact.load(source, kind="checkpoint")
+    job = StageJob(config.with_devices(1), out, start_digests(config), Devices(0, 1, torch.device("cpu")))
+    if canonical_json(found.facts.get("identity")) != canonical_json(job.identity) or found.verify():
+        return False
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.name != MANIFEST and not path.name.startswith("."):
+            shutil.copyfile(path, out / path.name)
+    write_atomic(out / MANIFEST, (source / MANIFEST).read_bytes())
+    return True
 
 
 def _refuse_other_run(job: StageJob, found: Any) -> None:
