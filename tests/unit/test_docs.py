@@ -123,3 +123,12 @@ def test_the_first_steps_work_as_printed(lang: str, call, tmp_path: Path):
     facts = json.loads((here / "clean" / "manifest.json").read_text(encoding="utf-8"))["facts"]
     assert facts["rows_out"] == 34 - 4 and facts["quarantined"] == 2  # short, twice the same; damaged, missing
     assert (here / "clean" / "report" / "report.html").is_file() and (here / "look").is_dir()
+
+
+def test_every_test_that_a_page_names_is_there():
+    known = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", _text(path))
+    }
+    named = re.findall(r"`(test_\w+)`", _text(ROOT / "docs" / "original.md"))
+    assert len(named) > 40
+    assert sorted(set(named) - known) == []

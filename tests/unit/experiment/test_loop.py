@@ -11,6 +11,7 @@ import pytest
 
 from bettersynth.config.eval import DecodingConfig
 from bettersynth.config.experiment import Condition, ExperimentConfig
+from bettersynth.core.artifact import Artifact
 from bettersynth.core.errors import BetterSynthError, ConfigError, DataError
 from bettersynth.demo.world.build import WorldSizes, build
 from bettersynth.experiment.compare import compare
@@ -120,6 +121,27 @@ def test_a_condition_may_train_differently_on_an_open_preset(config, trial, work
     with pytest.raises(BetterSynthError, match="lr"):
         run_experiment(locked, Places(tmp_path / "o"))
     assert not (tmp_path / "o").exists()
+
+
+def test_conditions_that_differ_in_stage_2_alone_share_data_and_stage_1(config, model_zoo, tmp_path):
+    plain = config.conditions[0]
+    ema = Condition(name="ema", strategy=plain.strategy, training={"finetune": {"techniques": {"ema": {"decay": 0.9}}}})
+    other = Condition(name="other", strategy=plain.strategy, training={"pretrain": {"lr": 2e-3}})
+    both = config.model_copy(update={"conditions": (plain, ema, other), "tasks": ("textvqa-noocr",)})
+    outcome = run_experiment(both, Places(tmp_path), workers=1)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["raw"]
+    assert outcome.data["ema"] == outcome.data["raw"]
+    folders = {name: tmp_path / "trials" / f"{name}-3" / "training_dirs" for name in ("raw", "ema", "other")}
+    first, shared, own = (folder / f"MGM-2B-Pretrain-{name}-3" for name, folder in folders.items())
+    assert (first / "manifest.json").read_bytes() == (shared / "manifest.json").read_bytes()  # its seconds, too
+    assert Artifact.load(own).digest != Artifact.load(first).digest
+    assert Artifact.load(folders["ema"] / "MGM-2B-Finetune-ema-3").parents["adapter"] == Artifact.load(first).digest
+    name = Artifact.load(shared).facts["weights_digest"]
+    (first / "mm_projector.bin").write_bytes(b"changed")
+    (tmp_path / "trials" / "ema-3" / "trial.json").unlink()
+    shutil.rmtree(folders["ema"])
+    run_experiment(both, Places(tmp_path), workers=1)  # what was changed is not taken over but trained
+    assert Artifact.load(shared).facts["weights_digest"] == name
 
 
 def test_data_of_a_seed_wins(trial):
