@@ -79,7 +79,9 @@ def main() -> int:
     sampler.start()
     from bettersynth.engine.local import process
     from bettersynth.engine.plan import read_recipe
+    from bettersynth.formats.late_pandas import leave_pandas_out
 
+    leave_pandas_out()  # as the command does
     process(read_recipe(Path(sys.argv[1])), out=Path(sys.argv[2]), workers=1)
     sampler.stop()
     print(json.dumps({part: round(seconds, 3) for part, seconds in sampler.seconds.most_common()}))

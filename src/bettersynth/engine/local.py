@@ -43,7 +43,7 @@ from bettersynth.formats.remote import is_url, send
 from bettersynth.ops.base import ID, STATS, GlobalOperator, Verdict
 
 WORK = ".work"
-_ROWS_AT_ONCE, _PICTURES_AT_ONCE = 1024, 256
+_ROWS_AT_ONCE, _PICTURES_AT_ONCE = 4096, 256
 
 
 @dataclass

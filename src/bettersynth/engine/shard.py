@@ -50,6 +50,7 @@ from bettersynth.ops.base import (
 )
 
 _READ_STEP = -1
+_TEXT_BYTES_AT_ONCE = 4 << 20  # operators hold some twenty times as much
 _DECIDING = ("keep", "verdict")
 _CHILDREN_PER_STEP = 1000
 _STEPS_WITH_CHILDREN = 100
@@ -81,7 +82,8 @@ class ShardRun:
             self.keys = [str(key) for key in row_keys(rows)]
             start, stop = self.shard.probe
             rows, self.verdict_row = rows.slice(start, stop - start), start
-        size = self.stage.rows_at_once
+        size = min(self.stage.rows_at_once, _TEXT_BYTES_AT_ONCE * rows.num_rows // max(1, rows.column(TEXT).nbytes))
+        size = max(1, size)
         names = self._score_names()
         # At least one (perhaps empty) group runs, so that even an empty shard gets every column of the stage.
         for start in range(0, max(1, rows.num_rows), size):
