@@ -58,7 +58,8 @@ def part_of(frame: FrameType | None) -> str:
     """The part a stack belongs to."""
     stack = []
     while frame is not None:
-        stack.append((frame.f_code.co_filename, frame.f_code.co_name))
+        if frame.f_code.co_name != "<module>":  # importing belongs to starting, whoever does it first
+            stack.append((frame.f_code.co_filename, frame.f_code.co_name))
         frame = frame.f_back
     fallback = "starting and planning"
     for path, name in reversed(stack):
