@@ -8,12 +8,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
 
-from bettersynth.config.recipe import Input
 from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.fingerprint import canonical_json, digest_json
@@ -23,6 +22,9 @@ from bettersynth.formats.jsonl import LineRange
 from bettersynth.formats.pictures import PictureFolder
 from bettersynth.formats.read import LINES, ReadOptions, data_files, read_any
 from bettersynth.formats.remote import fetch
+
+if TYPE_CHECKING:  # workers need no recipe, and what reads one takes long to import
+    from bettersynth.config.recipe import Input
 
 _MIN_ROWS, _MAX_ROWS = 512, 8192
 _SHARDS, _TEXT_SHARDS = 64, 16  # wanted; rows without pictures are cheap, and a shard has a price of its own

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import urllib.error
 import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +56,8 @@ def send(path: Path, place: str, settings: Any = None) -> None:
 
 
 def _fetch_http(place: str, target: Path) -> Path:
+    import urllib.request  # with TLS it takes longer to import than all the rest of this package
+
     name = Path(urllib.parse.urlsplit(place).path).name or "data.jsonl"
     copy, mark = target / name, target / ".version"
     try:
