@@ -41,7 +41,7 @@ class Size:
 
     Attributes:
         samples: in a run for speed; ``tracked``: in one for memory.
-        rounds: runs for speed on each side, in turn; the fastest counts.
+        rounds: runs for speed on each side, of which the fastest counts.
         picture: width and height of the JPEGs.
     """
 
@@ -213,12 +213,18 @@ class _filling:  # noqa: N801 - used as a function
 
 
 def side(job: Mapping[str, Any]) -> Facts:
-    """Run one side here."""
+    """Run one side here: for speed as often as the job says, then for memory."""
     import torch
 
     torch.set_num_threads(1)
-    facts = original(job) if job["side"] == "original" else ours(job)
-    return facts | {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    work = original if job["side"] == "original" else ours
+    runs = [work(job | {"is_tracked": False}) for _ in range(job["rounds"])]
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    facts = {"losses": runs[0]["losses"], "cpu_s": [run["cpu_s"] for run in runs], "peak_rss_bytes": rss}
+    if job["tracked"]:
+        memory = work(job | {"samples": job["tracked"], "is_tracked": True})
+        facts["peak_tensor_bytes"] = memory["peak_tensor_bytes"]
+    return facts
 
 
 def in_process(job: Mapping[str, Any]) -> Facts:
@@ -245,36 +251,31 @@ def measure(folder: Path, size: Size, *, stages: Sequence[int] = (1, 2), run: An
     for stage in stages:
         base = {"stage": stage, "data": str(data), "images": str(here / "pictures"), "folder": str(here)}
         base |= {"checkpoint": str(checkpoint), "image_size_aux": aux, "micro_batch": size.micro_batch}
-        sides = {"original": {}, **{name: dict(switches) for name, switches in OURS.items()}}
-        for switches in sides.values():
+        base |= {"samples": size.samples, "rounds": size.rounds, "tracked": size.tracked}
+        sides: dict[str, Facts] = {"original": {}, **{name: dict(switches) for name, switches in OURS.items()}}
+        found: dict[str, Facts] = {}
+        for name, switches in sides.items():
             if "feature_cache" in switches:
                 switches["feature_cache"] = str(here / "features")
-                fill = {"side": "ours", "switches": switches, "samples": size.samples, "is_tracked": False}
-                run(base | fill)  # leaves the features on disk
-        jobs = {name: base | {"side": name, "switches": switches} for name, switches in sides.items()}
-        speed: dict[str, list[Facts]] = {name: [] for name in jobs}
-        for _ in range(size.rounds):
-            for name, job in jobs.items():
-                speed[name].append(run(job | {"samples": size.samples, "is_tracked": False}))
-        for name, job in jobs.items():
-            memory = run(job | {"samples": size.tracked, "is_tracked": True})
-            facts[f"stage {stage}, {name}"] = _row(size, speed[name], memory)
-        _compare(facts, stage, speed)
+                run(base | {"side": name, "switches": switches, "rounds": 1, "tracked": 0})  # leaves the features there
+            found[name] = run(base | {"side": name, "switches": switches})
+            facts[f"stage {stage}, {name}"] = _row(size, found[name])
+        _compare(facts, stage, found)
     return facts
 
 
-def _row(size: Size, runs: Sequence[Facts], memory: Facts) -> Facts:
+def _row(size: Size, found: Facts) -> Facts:
     return {
-        "samples_per_cpu_s": round(size.samples / min(run["cpu_s"] for run in runs), 2),
-        "peak_tensor_mb": round(memory["peak_tensor_bytes"] / 1e6, 1),
-        "peak_rss_mb": round(max(run["peak_rss_bytes"] for run in runs) / 1e6),
+        "samples_per_cpu_s": round(size.samples / min(found["cpu_s"]), 2),
+        "peak_tensor_mb": round(found["peak_tensor_bytes"] / 1e6, 1),
+        "peak_rss_mb": round(found["peak_rss_bytes"] / 1e6),
     }
 
 
-def _compare(facts: Facts, stage: int, speed: Mapping[str, Sequence[Facts]]) -> None:
-    reference, expected = facts[f"stage {stage}, original"], speed["original"][0]["losses"]
+def _compare(facts: Facts, stage: int, found: Mapping[str, Facts]) -> None:
+    reference, expected = facts[f"stage {stage}, original"], found["original"]["losses"]
     for name in OURS:
-        row, losses = facts[f"stage {stage}, {name}"], speed[name][0]["losses"]
+        row, losses = facts[f"stage {stage}, {name}"], found[name]["losses"]
         row["times_as_fast"] = round(row["samples_per_cpu_s"] / reference["samples_per_cpu_s"], 2)
         row["share_of_memory"] = round(row["peak_tensor_mb"] / reference["peak_tensor_mb"], 2)
         row["largest_loss_difference"] = max(abs(a - b) for a, b in zip(losses, expected, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _PARTS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.index.json")
+_SHARED = 0.75
+"""Beginnings are read apart when they are at most this share of a batch; two passes cost more than one."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -91,10 +94,11 @@ class CheckpointChatModel:
         answers: dict[int, ChatResponse] = {}
         for indices in _chunks(order, self.batch_size):
             chosen = [examples[i] for i in indices]
+            asked = self._asked(chosen, features.of(indices), [pictures[i] for i in indices])
             if any(requests[i].choices for i in indices):
-                responses = self._choose(chosen, features.of(indices), [requests[i].choices for i in indices])
+                responses = self._choose(chosen, asked, [requests[i].choices for i in indices])
             else:
-                responses = self._answer(chosen, features.of(indices), decoding)
+                responses = self._answer(chosen, asked, decoding)
             answers.update(zip(indices, responses, strict=True))
         return [answers[index] for index in range(len(requests))]
 
@@ -136,15 +140,35 @@ class CheckpointChatModel:
         )
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
+    def _asked(
+        self, examples: Sequence[Example], image_tokens: torch.Tensor | None, pictures: Sequence[str]
+    ) -> dict[str, Any]:
+        """What generation reads: whole sequences, or, where pictures are asked about several times, the beginnings that
+        questions on one picture share and what follows in each."""
+        import torch
+
+        from bettersynth.models.mgm.generate import Prefix
+
+        owner, groups = _groups(pictures)
+        if len(groups) > _SHARED * len(examples) or image_tokens is None or "" in pictures:
+            return {"batch": self._batch(examples), "image_tokens": image_tokens}
+        lengths = [_common([examples[i].input_ids for i in group]) for group in groups]
+        first = [examples[group[0]] for group in groups]
+        heads = [_part(one, slice(0, length)) for one, length in zip(first, lengths, strict=True)]
+        tails = [_part(one, slice(lengths[own], None)) for one, own in zip(examples, owner, strict=True)]
+        rows = torch.tensor([group[0] for group in groups], device=image_tokens.device)
+        own = torch.tensor(owner, device=image_tokens.device)
+        return {"batch": self._batch(tails), "prefix": Prefix(self._batch(heads), image_tokens[rows], own)}
+
     def _choose(
-        self, examples: Sequence[Example], image_tokens: torch.Tensor | None, choices: Sequence[Sequence[str]]
+        self, examples: Sequence[Example], asked: dict[str, Any], choices: Sequence[Sequence[str]]
     ) -> Iterator[ChatResponse]:
         """One forward pass: of the allowed words of each question, the one that is likeliest to come first."""
         from bettersynth.models.mgm.generate import next_logits
 
         tokenizer = self.processor.tokenizer
         first = {word: tokenizer.encode(word)[0][0] for word in dict.fromkeys(w for words in choices for w in words)}
-        logits = next_logits(self.model, self._batch(examples), image_tokens=image_tokens)
+        logits = next_logits(self.model, **asked)
         for example, words, row in zip(examples, choices, logits, strict=True):
             tokens = [first[word] for word in words]
             if not words or len(set(tokens)) < len(tokens):
@@ -154,22 +178,39 @@ class CheckpointChatModel:
             best = int(row[tokens].argmax())
             yield ChatResponse(example.key, words[best], (tokens[best],), "stop")
 
-    def _answer(
-        self, examples: Sequence[Example], image_tokens: torch.Tensor | None, decoding: Decoding
-    ) -> Iterator[ChatResponse]:
+    def _answer(self, examples: Sequence[Example], asked: dict[str, Any], decoding: Decoding) -> Iterator[ChatResponse]:
         from bettersynth.models.mgm.generate import generate_greedy
 
         tokenizer = self.processor.tokenizer
         results = generate_greedy(
-            self.model,
-            self._batch(examples),
-            max_new_tokens=decoding.max_new_tokens,
-            end_ids=frozenset({tokenizer.eos_id}),
-            image_tokens=image_tokens,
+            self.model, **asked, max_new_tokens=decoding.max_new_tokens, end_ids=frozenset({tokenizer.eos_id})
         )
         for example, result in zip(examples, results, strict=True):
             ids = tuple(result.token_ids)
             yield ChatResponse(example.key, tokenizer.decode(ids), ids, "stop" if result.is_ended else "length")
+
+
+def _groups(pictures: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    """The group of each question, and the questions of each group: those on one picture."""
+    number: dict[str, int] = {}
+    owner = [number.setdefault(picture, len(number)) for picture in pictures]
+    groups: list[list[int]] = [[] for _ in number]
+    for index, own in enumerate(owner):
+        groups[own].append(index)
+    return owner, groups
+
+
+def _common(sequences: Sequence[Sequence[int]]) -> int:
+    """How many ids all sequences begin with alike; each keeps at least one of its own."""
+    shortest = min(len(sequence) for sequence in sequences) - 1
+    for place in range(shortest):
+        if any(sequence[place] != sequences[0][place] for sequence in sequences):
+            return place
+    return shortest
+
+
+def _part(example: Example, part: slice) -> Example:
+    return replace(example, input_ids=example.input_ids[part], labels=example.labels[part])
 
 
 class _Features:

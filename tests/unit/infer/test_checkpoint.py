@@ -61,6 +61,26 @@ def test_each_picture_is_encoded_once(chat, requests, monkeypatch):
     assert sum(seen) == 3
 
 
+@pytest.mark.parametrize("letters", [(), ("A", "B", "C")])
+def test_what_rotations_share_is_read_once(requests, letters, monkeypatch):
+    chat = CheckpointChatModel(GOLDEN / "checkpoint", batch_size=8)
+    options = ["red", "a big blue circle", "two"]
+    asked = []
+    for picture in (requests[0].image, requests[2].image):
+        for turn in range(3):
+            shown = options[turn:] + options[:turn]
+            lines = "".join(f"\n{letter}. {text}" for letter, text in zip("ABC", shown, strict=True))
+            asked.append(ChatRequest(f"{len(asked)}", f"What is shown in the picture?{lines}", picture, letters))
+    alone = [chat.generate([request], DECODING)[0] for request in asked]
+    read = []
+    scale = chat.model.scale
+    monkeypatch.setattr(chat.model, "scale", lambda embeds: read.append(embeds.shape[:2]) or scale(embeds))
+    assert chat.generate(asked, DECODING) == alone
+    heads, tails = read[:2]
+    assert heads[0] == 2 and tails[0] == 6
+    assert heads[1] > chat.processor.tokens_per_image > tails[1] // 2
+
+
 def test_no_requests(chat):
     assert chat.generate([], DECODING) == []
 
