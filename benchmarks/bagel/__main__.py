@@ -5,7 +5,8 @@ tokens of greedy text. ``load``: host memory while weights are read. Both sides 
 process each), in one thread; CPU seconds of the process, the least of several rounds. Each on two models with random
 weights: ``tiny`` (the golden set's sizes) and ``mid`` (31 M).
 
-``gpu`` measures on one card what a CPU cannot say: see ``python -m benchmarks.bagel gpu --help``.
+``gpu`` measures on one card what a CPU cannot say, ``weights`` what the weights of the two losses do: see
+``python -m benchmarks.bagel gpu --help``, ``weights --help``.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ def measure(name: str, model: str, size: int, folder: Path) -> dict[str, Any]:
 def main(words: Sequence[str] | None = None) -> int:
     """Run, print, keep."""
     given_words = list(sys.argv[1:] if words is None else words)
+    if given_words[:1] == ["weights"]:
+        from benchmarks.bagel.weights import main as weights_main
+
+        return weights_main(given_words[1:])
     if given_words[:1] == ["gpu"]:
         from benchmarks.bagel.gpu import main as gpu_main
 
@@ -66,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> int:
     args = parser.parse_args(given_words)
     unknown = [name for name in args.names if name not in NAMES]
     if unknown:
-        parser.error(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(NAMES)}, gpu")
+        parser.error(f"no benchmark named {', '.join(unknown)}; there are: {', '.join(NAMES)}, gpu, weights")
     torch.set_num_threads(1)
     for name in args.names or NAMES:
         facts: dict[str, Any] = {"benchmark": f"bagel-{name}", "machine": machine(), "torch": torch.__version__}
