@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from bettersynth.config.load import raise_all
 from bettersynth.config.train import StageConfig
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
@@ -25,6 +26,8 @@ from bettersynth.train.machines import CardPlan, host_bytes, on_cards
 from bettersynth.train.mixture import pack_batches
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_processor
 from bettersynth.train.sampler import OrderSpec, micro_batches
+from bettersynth.train.sharding import problems
+from bettersynth.train.split_plan import split
 from bettersynth.train.stages import StageJob, build_processor, finished_stage
 from bettersynth.train.trainer import order_spec
 
@@ -89,7 +92,7 @@ def plan_stage(config: StageConfig, *, out: Path | None = None, num_devices: int
         ConfigError, DataError: what would stop the stage from starting.
     """
     config, said = with_deepspeed(config.with_devices(num_devices))
-    notes = list(said)
+    notes = [*said, *_split_notes(config, num_devices)]
     if config.adapter is not None and not config.adapter.exists():
         notes.append(t("{path} does not exist yet; stage 1 writes it", path=config.adapter))
         config, out = config.model_copy(update={"adapter": None}), None
@@ -169,7 +172,7 @@ def plan_shapes(config: StageConfig, sizes: str, *, num_devices: int = 1, tokens
         steps=-(-samples // global_batch),
         global_batch=global_batch,
         tokens=samples * length,
-        notes=(*notes, note),
+        notes=(*notes, note, *_split_notes(config, num_devices)),
         **needs,
     )
 
@@ -241,22 +244,44 @@ def _needs(config: StageConfig, family: ModelFamily, model: nn.Module, work: _Wo
     """The fields of a plan that follow from shapes."""
     beside_weights = getattr(family, "beside_weights_bytes", None)
     beside = int(beside_weights(model)) if beside_weights is not None else 0
+    is_split = _is_split(config, work.num_devices)
+    if is_split:
+        raise_all(problems(config, family), where="sharding")
     found = forecast(config, family, model, work.largest)
     usual = found if work.usual is None else forecast(config, family, model, work.usual, update=False)
     flops = float(usual.flops * work.passes)
+    if is_split:
+        busy = forecast(config, family, model, work.largest, update=False)  # where an update would be the peak
+        found = split(config, family, model, (found, busy), work.num_devices)
     pictures = sum(work.largest[name].nbytes for name in _PICTURES if name in work.largest)
     ahead = max(1, config.workers) * config.prefetch_batches
-    steady = [config.pixel_cache_bytes, ahead * pictures, found.host_bytes, found.peak_bytes if work.is_cpu else 0]
+    each = [config.pixel_cache_bytes, ahead * pictures, found.peak_bytes if work.is_cpu else 0]
+    if not is_split:  # split weights are on the host once, whole ones in every process
+        each.append(found.host_bytes)
+    steady = [*(work.num_devices * size for size in each), found.host_bytes if is_split else 0]
+    load = work.num_devices * _load_bytes(config, family, found)
     return {
         "trainable_parameters": found.trained,
         "frozen_parameters": found.frozen,
         "memory_bytes": found.parts,
         "peak_bytes": found.peak_bytes,
-        "host_bytes": host_bytes(load=_load_bytes(config, family, found), steady=steady),
+        "host_bytes": host_bytes(load=load, steady=steady),
         "disk_bytes": _disk(config, found, beside),
         "flops": flops,
         "cards": on_cards(found.peak_bytes, flops, devices=work.num_devices, **_bus(config, found, work)),
     }
+
+
+def _is_split(config: StageConfig, num_devices: int) -> bool:
+    return config.sharding != "off" and num_devices > 1
+
+
+def _split_notes(config: StageConfig, num_devices: int) -> list[str]:
+    if not _is_split(config, num_devices):
+        return []
+    return [
+        t("with split weights a device's memory is reckoned from sizes, and the time to exchange them is not counted")
+    ]
 
 
 def _load_bytes(config: StageConfig, family: ModelFamily, found: Forecast) -> int:
@@ -271,8 +296,10 @@ def _bus(config: StageConfig, found: Forecast, work: _Work) -> dict[str, float]:
     """What offloading moves (gradients down after a pass, weights up after a step), and what the host updates."""
     if not config.offload_optimizer:
         return {}
-    size = torch.empty((), dtype=COMPUTE_DTYPES[config.precision]).element_size() * found.trained
+    size = float(COMPUTE_DTYPES[config.precision].itemsize * found.trained)
     passes = work.passes / work.num_devices
+    if _is_split(config, work.num_devices):
+        size /= work.num_devices
     steps = work.samples / (config.global_batch or config.per_device_batch_size)
     return {"moved_bytes": size * (passes + steps), "host_updates": found.trained * steps}
 

@@ -148,3 +148,24 @@ def test_the_real_sizes_by_shapes_alone() -> None:
     assert plan.memory_bytes["optimizer"] == pytest.approx(8 * plan.trainable_parameters, rel=1e-6)
     assert 40 * GIB < plan.peak_bytes < 50 * GIB
     assert not next(card for card in plan.cards if card.name == "RTX 4090").fits
+
+
+def test_split_weights_are_shared_and_offloaded_in_the_plan() -> None:
+    """Exact where sizes decide; a note says that the rest is reckoned."""
+
+    def parts(**changes: Any) -> tuple[dict[str, int], Any]:
+        given = {"data": Path("-"), "model_zoo": Path("-"), **changes}
+        plan = plan_shapes(stage_settings(load_preset("10k"), 2, given), "mgm_tiny", num_devices=4)
+        return dict(plan.memory_bytes), plan
+
+    (whole, one), (full, split), (kept, _) = parts(), parts(sharding="full"), parts(sharding="grad_op")
+    for part in (memory.TRAINED, memory.OPTIMIZER):
+        assert full[part] == kept[part] == pytest.approx(whole[part] / 4, rel=0.01)
+    assert full["gathered_weights"] <= kept["gathered_weights"] == 2 * one.trainable_parameters
+    assert full[memory.FROZEN] == whole[memory.FROZEN]  # the towers
+    assert sum(full.values()) == split.peak_bytes < one.peak_bytes
+    assert any("reckoned" in note for note in split.notes) and not any("reckoned" in note for note in one.notes)
+    offloaded, plan = parts(sharding="full", offload_optimizer=True)
+    assert offloaded[memory.TRAINED] == offloaded[memory.OPTIMIZER] == 0
+    assert plan.host_bytes >= 16 * one.trainable_parameters
+    assert plan.disk_bytes == one.disk_bytes
