@@ -161,3 +161,11 @@ class Progress:
             sys.stderr.write("\r\x1b[2K")
             self._open = False
         print(message, file=sys.stderr, flush=True)
+
+
+def share_text(share: Any) -> str:
+    """A share with its interval in percent, ``91.2 [85, 95]``; nothing where nobody was counted."""
+    if not share.of:
+        return ""
+    low, high = share.interval
+    return f"{100 * share.value:.1f} [{100 * low:.0f}, {100 * high:.0f}]"

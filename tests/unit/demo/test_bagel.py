@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import random
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from bettersynth.core.errors import DataError
-from bettersynth.demo.bagel import autoencoder, encoder
-from bettersynth.demo.bagel.data import MIX, write_records
+from bettersynth.demo.bagel import autoencoder, encoder, pretrain, scores
+from bettersynth.demo.bagel.data import LAYOUTS, MIX, describe, draw_record, prompted_scene, write_records
 from bettersynth.demo.bagel.start import write_start
-from bettersynth.demo.world.facts import parse
-from bettersynth.demo.world.vocab import BASE_VOCAB
+from bettersynth.demo.world.facts import judge, parse
+from bettersynth.demo.world.language import Question
+from bettersynth.demo.world.vocab import BASE_VOCAB, EVAL_VOCAB
 from bettersynth.models.bagel.autoencoder import AutoEncoder
 from bettersynth.models.bagel.config import LlmConfig
 from bettersynth.models.bagel.convert import load_checkpoint
+from bettersynth.models.bagel.records import Picture
 from bettersynth.train.preset import load_preset, stage_settings
 from bettersynth.train.stages import run_stage
 from bettersynth.train.unified_dataset import UnifiedGenerationDataset
+
+TINY = LlmConfig(
+    hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
+)
 
 
 def test_the_network_computes_the_components() -> None:
@@ -82,14 +91,79 @@ def test_records_are_the_same_again_and_show_no_held_out_combination(tmp_path: P
     assert '"text_prompt"' in text and '"assistant", "type": "text"' in text
 
 
+def test_short_prompts_are_true_of_their_scenes() -> None:
+    counts = set()
+    for number in range(200):
+        scene, text = prompted_scene(random.Random(number))
+        facts = parse(text)
+        assert judge(facts, scene)["right"] and sum(group.count for group in facts.groups) == len(scene.things), text
+        if all(group.cell is None for group in facts.groups):
+            counts.add(len(scene.things))
+            assert tuple(thing.cell for thing in scene.things) == LAYOUTS[len(scene.things)]
+    assert counts == set(LAYOUTS)
+
+
+def test_mosaics_list_nine_objects_row_by_row() -> None:
+    kinds, mosaics = [], 0
+    for number in range(60):
+        kind, scenes, record = draw_record(number, ("a", "b"), seed=1, mosaics=0.5)
+        scene = scenes["a"]
+        kinds.append(kind)
+        if len(scene.things) == 9:
+            mosaics += 1
+            words = " ".join(f"{thing.colour} {thing.kind}" for thing in scene.things)
+            assert words in (
+                record.get("text_prompt"),
+                *(turn.get("content") for turn in record.get("conversations", ())),
+            )
+        assert all(thing.combo in BASE_VOCAB.combos for one in scenes.values() for thing in one.things)
+        assert ("b" in scenes) == ('"b"' in json.dumps(record))
+    assert set(kinds) == set(MIX) and 15 < mosaics < 45
+
+
+def test_true_descriptions_and_answers_are_right_and_others_are_not() -> None:
+    scenes = scores.unseen_scenes(20)
+    assert all(thing.combo in EVAL_VOCAB.combos for scene in scenes for thing in scene.things)
+    told = [scores.judged_caption(scene, describe(scene)) for scene in scenes]
+    assert all(caption.is_right for caption in told)
+    wrong = [scores.judged_caption(scene, describe(other)) for scene, other in pairwise(scenes)]
+    assert not any(caption.is_right for caption in wrong)
+    assert not scores.judged_caption(scenes[0], "").is_right
+    question = Question("colour", "What color is the hat?", "red")
+    assert scores.Answer(scenes[0], question, "red").is_right
+    assert not scores.Answer(scenes[0], question, "red hat").is_right
+
+
+def test_pretraining_continues_to_the_same_weights_and_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrain, "BATCH", 4)
+    monkeypatch.setattr(pretrain, "COOLDOWN_BATCH", 4)
+    monkeypatch.setattr(pretrain, "FIT_PICTURES", 32)
+    words = ["--cooldown", "1", "--records", "8"]
+    assert pretrain.main(["--out", str(tmp_path / "whole"), "--steps", "2", *words]) == 0
+    assert pretrain.main(["--out", str(tmp_path / "cut"), "--steps", "1", *words]) == 0
+    assert pretrain.main(["--out", str(tmp_path / "cut"), "--steps", "2", *words]) == 0
+    whole, cut = (tmp_path / name / "bagel-tiny" / "ema.safetensors" for name in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes() and whole.stat().st_size < 7e6
+    assert not (tmp_path / "whole" / "bagel-tiny" / "ae.safetensors").exists()
+
+
+def test_pictures_drawn_for_training_have_the_latents_of_the_network(tmp_path: Path) -> None:
+    write_start(tmp_path, llm=TINY)
+    model = load_checkpoint(tmp_path, dtype=torch.float32)
+    drawn = pretrain.world_processor(model, pretrain.settings(tmp_path, 10, is_cooldown=False))
+    data = pretrain.world_set(drawn, 4)
+    assert len(data.examples) == 4 and {p.size for e in data.examples for p in e.images} == {(96, 96)}
+    seen, latents = Picture("3", "vit_image", (96, 96)), Picture("3", "vae_image", (96, 96))
+    pixels = torch.from_numpy(drawn._load(seen, "3").copy()).permute(2, 0, 1) / 127.5 - 1
+    moments = drawn._load(latents, "3")
+    assert moments.shape == (32, 12, 12) and np.abs(moments - drawn.moments(pixels)).max() < 0.05 < moments[:16].std()
+
+
 def test_the_preset_trains_both_losses_on_the_demo_world(tmp_path: Path) -> None:
     write_records(tmp_path, count=48, seed=1)
-    config = write_start(
-        tmp_path / "start",
-        llm=LlmConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
-        ),
-    )
+    config = write_start(tmp_path / "start", llm=TINY)
     assert config.latent_dim == 64 and config.latent_stride_px == 16 and config.vit.table_side == 6
     data = UnifiedGenerationDataset(tmp_path / "train.jsonl", tmp_path / "start")
     assert len(data) == 48 and not data.rejected

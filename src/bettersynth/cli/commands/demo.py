@@ -2,6 +2,9 @@
 
 Draws noisy image-text pairs, processes them, trains a tiny MGM on the raw and on the processed pairs under one budget,
 evaluates both, writes a report page and packs a demo submission. Running it again continues where it stopped.
+
+`demo bagel` continues a shipped tiny BAGEL on the world's records, draws prompts of combinations it never saw, scores
+them exactly, describes unseen pictures, holds a dialogue and writes a page.
 """
 
 from __future__ import annotations
@@ -11,15 +14,16 @@ import time
 from pathlib import Path
 
 from bettersynth.cli.kinds import positive
-from bettersynth.cli.render import Progress, print_json, print_rows
+from bettersynth.cli.render import Progress, print_json, print_rows, share_text
 from bettersynth.core.lang import t
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``demo``."""
     add = parser.add_argument
+    add("which", nargs="?", choices=("mgm", "bagel"), default="mgm", help=t("mgm: the whole loop (default); bagel"))
     add("--quick", action="store_true", help=t("under a minute: shows that everything works; scores stay at chance"))
-    add("-o", "--out", type=Path, default=Path("demo_out"), metavar="DIR", help=t("workspace (default: demo_out)"))
+    add("-o", "--out", type=Path, metavar="DIR", help=t("workspace (default: demo_out, for bagel demo_bagel_out)"))
     add("--seed", type=int, default=0, help=t("seed of the world (default: 0)"))
     add("--workers", type=positive, metavar="N", help=t("processes (default: all cores)"))
     add("--plan", action="store_true", help=t("say what would be done; change nothing"))
@@ -27,9 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from bettersynth.demo.tour import plan_demo
+    if args.which == "bagel":
+        from bettersynth.demo.bagel.tour import plan_bagel_demo as plan
+    else:
+        from bettersynth.demo.tour import plan_demo as plan
 
-    rows = plan_demo(args.out, is_quick=args.quick, seed=args.seed)
+    rows = plan(args.out, is_quick=args.quick, seed=args.seed)
     if args.json:
         print_json([dict(zip(("part", "state", "detail"), row, strict=True)) for row in rows])
     else:
@@ -42,7 +49,10 @@ def run(args: argparse.Namespace) -> int:
     from bettersynth.core.errors import MissingExtraError
     from bettersynth.demo.place import check_place, claim
 
-    command = "bettersynth demo" + (" --quick" if args.quick else "") + (f" --seed {args.seed}" if args.seed else "")
+    is_bagel = args.which == "bagel"
+    command = "bettersynth demo" + (" bagel" if is_bagel else "") + (" --quick" if args.quick else "")
+    command += f" --seed {args.seed}" if args.seed else ""
+    args.out = args.out or Path("demo_bagel_out" if is_bagel else "demo_out")
     check_place(args.out, command)
     if args.plan:
         return _plan(args)
@@ -52,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(1)
     except ModuleNotFoundError as error:
         raise MissingExtraError(t("the demo"), "train", missing=error.name) from error
+    if is_bagel:
+        return _bagel(args, command)
     from bettersynth.demo.tour import run_demo
     from bettersynth.report.terminal import render_terminal
 
@@ -74,5 +86,45 @@ def run(args: argparse.Namespace) -> int:
     print()
     print(t("report      {path}", path=result.page))
     print(t("submission  {path}", path=result.submission))
+    print(t("done in {n} s", n=round(time.perf_counter() - started)))
+    return 0
+
+
+def _bagel(args: argparse.Namespace, command: str) -> int:
+    """The demo of joint training: a table of exact scores and the page's path."""
+    import os
+
+    from bettersynth.demo.bagel.scores import answer_table, caption_table
+    from bettersynth.demo.bagel.tour import run_bagel_demo
+    from bettersynth.demo.place import claim
+    from bettersynth.demo.world.composition import summary
+
+    progress = Progress()
+    started = time.perf_counter()
+    claim(args.out)
+    workers = args.workers or os.cpu_count() or 1
+    result = run_bagel_demo(
+        args.out, is_quick=args.quick, seed=args.seed, workers=workers, say=progress.done, command=command
+    )
+    pictures, captions, answers = summary(result.verdicts), caption_table(result.captions), answer_table(result.answers)
+    if args.json:
+        tables = {"pictures": pictures, "captions": captions, "answers": answers}
+        print_json({**tables, "costs": result.costs, "report": result.page})
+        return 0
+    parts = list(next(iter(pictures.values())))
+    shown = [(t(name), *(share_text(row[part]) for part in parts)) for name, row in pictures.items()]
+    print_rows((t("category"), *map(t, parts)), shown, "<" + ">" * len(parts))
+    print()
+    for title, table in ((t("captions"), captions), (t("answers"), answers)):
+        named = [name for name, share in table.items() if share.of]
+        print_rows(
+            (title, *map(t, named)), [("", *(share_text(table[name]) for name in named))], "<" + ">" * len(named)
+        )
+        print()
+    print_rows(
+        (t("stage"), t("wall s"), t("CPU s")), [(c.stage, f"{c.wall_s:.1f}", f"{c.cpu_s:.1f}") for c in result.costs]
+    )
+    print()
+    print(t("report      {path}", path=result.page))
     print(t("done in {n} s", n=round(time.perf_counter() - started)))
     return 0

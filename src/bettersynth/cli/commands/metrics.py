@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bettersynth.cli.render import Progress, print_facts, print_json, print_rows
+from bettersynth.cli.render import Progress, print_facts, print_json, print_rows, share_text
 from bettersynth.core.errors import ConfigError, MissingExtraError
 from bettersynth.core.lang import t
 
@@ -253,7 +253,7 @@ def _composition(args: argparse.Namespace) -> int:
         print_json({"overall": overall(table), "categories": shares})
         return 0
     parts = list(next(iter(table.values())))
-    rows = [[name, *(_share(row[part]) for part in parts)] for name, row in table.items()]
+    rows = [[name, *(share_text(row[part]) for part in parts)] for name, row in table.items()]
     print_rows([t("category"), *parts], rows, "<" + ">" * len(parts))
     print()
     print(t("mean over categories: {value} % of {n} pictures", value=f"{100 * overall(table):.1f}", n=len(verdicts)))
@@ -265,13 +265,6 @@ def _verdict(verdict: Any) -> dict[str, Any]:
     prompt = {"id": verdict.prompt.id, "category": verdict.prompt.category, "prompt": verdict.prompt.text}
     right = {"right": verdict.is_right, "exact": verdict.is_exact, "parts": dict(verdict.parts)}
     return {**prompt, **right, "seen": seen, "words": verdict.reading.words}
-
-
-def _share(share: Any) -> str:
-    if not share.of:
-        return ""
-    low, high = share.interval
-    return f"{100 * share.value:.1f} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _reader(args: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ SIZES = VaeConfig(ch=32, ch_mult=(1, 1, 2, 4), num_res_blocks=1, z_channels=16, 
 _STAGE_1, _STAGE_2 = 12, 32
 """Channels after the first and second gathering: 2 x 2 x 3 exactly, then 32 components of 4 x 4 x 3 = 48 numbers."""
 _CONSTANT = 200.0
-_LOG_VARIANCE = -7.0
+LOG_VARIANCE = -7.0
 _WHITENING = 0.5
 """Share of whitening: components keep the square root of their deviation, so that shapes weigh more than noise."""
 
@@ -71,6 +71,14 @@ def _project(x_BCHW: torch.Tensor, count: int, *, whitening: float) -> tuple[tor
 
 
 @torch.no_grad()
+def latent_means(images_B3HW: torch.Tensor, parts: Components) -> torch.Tensor:
+    """(B, 3, H, W) in [-1, 1] -> (B, Z, H/8, W/8): what the network of :func:`write_encoder` gives as means."""
+    squares = gather(gather(images_B3HW))
+    coded = torch.einsum("oc,bchw->bohw", parts.first, squares) + parts.first_offset[:, None, None]
+    return torch.einsum("oc,bchw->bohw", parts.second, gather(coded)) + parts.second_offset[:, None, None]
+
+
+@torch.no_grad()
 def write_encoder(model: AutoEncoder, parts: Components) -> None:
     """Give an autoencoder of :data:`SIZES` the encoder that computes these components."""
     encoder, latents = model.encoder, SIZES.z_channels
@@ -101,7 +109,7 @@ def write_encoder(model: AutoEncoder, parts: Components) -> None:
     for latent in range(latents):
         encoder.conv_out.weight[latent, 4 * latent, 1, 1] = deviation
         encoder.conv_out.weight[latent, 4 * latent + 1, 1, 1] = -deviation
-        encoder.conv_out.bias[latents + latent] = _LOG_VARIANCE
+        encoder.conv_out.bias[latents + latent] = LOG_VARIANCE
 
 
 def _pass_through(encoder: Encoder) -> None:
