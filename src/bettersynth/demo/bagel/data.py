@@ -21,7 +21,7 @@ from bettersynth.demo.world.render import render
 from bettersynth.demo.world.scene import Scene, Thing, sample_scene
 from bettersynth.demo.world.vocab import BACKGROUNDS, BASE_VOCAB, NUMBER_WORDS, Vocabulary
 
-MIX = {"draw": 0.64, "describe": 0.25, "answer": 0.07, "story": 0.04}
+MIX = {"draw": 0.58, "describe": 0.33, "answer": 0.05, "story": 0.04}
 """Shares of the kinds of records."""
 DESCRIBE = ("describe the picture", "what do we see", "what is in the picture")
 LIST = "what objects are there"
@@ -43,6 +43,8 @@ _SHORT_PROMPTS = 0.88
 _SENTENCES = 0.15
 """Share of drawing records that ask in a sentence; the others are the bare prompt."""
 _WITH_PLACE = 0.3
+_ROWS = 0.4
+"""Share of the mosaics with three rows of three alike, from which the plurals are learnt."""
 _TWO_PICTURES = 0.5
 """Share of the stories in which a second picture is drawn."""
 _WITH_SIGN = 0.15
@@ -114,12 +116,15 @@ def draw_scene(rng: random.Random, vocab: Vocabulary = BASE_VOCAB) -> Scene:
 
 
 def mosaic(rng: random.Random, vocab: Vocabulary = BASE_VOCAB) -> tuple[Scene, str]:
-    """Nine objects, one in every cell, and their names row by row."""
-    things = []
-    for cell in POSITIONS:
-        colour, kind = _combo(rng, vocab)
-        things.append(Thing(kind, colour, cell))
-    text = " ".join(f"{thing.colour} {thing.kind}" for thing in things)
+    """Nine objects, one in every cell, and their names row by row; or three rows of three alike."""
+    is_rows = rng.random() < _ROWS
+    combos = [_combo(rng, vocab) for _ in range(3 if is_rows else 9)]
+    shown = [combos[cell[0]] for cell in POSITIONS] if is_rows else combos
+    things = [Thing(kind, colour, cell) for (colour, kind), cell in zip(shown, POSITIONS, strict=True)]
+    if is_rows:
+        text = " ".join(f"three {colour} {plural(kind)}" for colour, kind in combos)
+    else:
+        text = " ".join(f"{colour} {kind}" for colour, kind in combos)
     return Scene(rng.choice(BACKGROUNDS), tuple(things), (), rng.getrandbits(32)), text
 
 

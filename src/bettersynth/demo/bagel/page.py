@@ -12,6 +12,7 @@ import torch
 from bettersynth.core.artifact import Artifact, write_atomic, write_manifest
 from bettersynth.core.record import StageCost
 from bettersynth.demo.bagel import scores
+from bettersynth.demo.bagel.data import describe
 from bettersynth.demo.world.composition import Share, Verdict, summary
 from bettersynth.demo.world.scene import Thing
 from bettersynth.report.generation_page import GenerationReport, Rate, ShownPicture, Turn, render_generation
@@ -129,7 +130,7 @@ def _picture_rows(verdicts: Sequence[Verdict]) -> dict[str, list[ShownPicture]]:
 
 def _caption_rows(captions: Sequence[scores.Caption]) -> list[ShownPicture]:
     return [
-        ShownPicture(f"answers/unseen-{number:03d}.png", one.text, scores.describe(one.scene), one.is_right)
+        ShownPicture(f"answers/unseen-{number:03d}.png", one.text, describe(one.scene), one.is_right)
         for number, one in enumerate(captions[:_SHOWN_CAPTIONS])
     ]
 

@@ -59,7 +59,7 @@ _NAME = "pretrain"
 _SETTINGS: dict[str, Any] = {"logging_steps": 50, "save_steps": 250, "workers": 0, "pixel_cache_bytes": 2 * 2**30}
 
 
-_UNIFIED = {"ema_decay": 0.998, "text_loss_weight": 0.5}
+_UNIFIED = {"text_loss_weight": 0.5}
 
 
 class WorldRecords(RecordEncoder):
@@ -125,7 +125,7 @@ def settings(start: Path, steps: int, *, is_cooldown: bool) -> StageConfig:
         "scheduler": "linear" if is_cooldown else "constant",
         "warmup_ratio": min(1.0, (warmup - 0.5) / steps),
         "seed": SEED + is_cooldown,
-        "unified": {**preset.joint["unified"], **_UNIFIED},
+        "unified": {**preset.joint["unified"], **_UNIFIED, "ema_decay": 0.98 if is_cooldown else 0.998},
     }
     return stage_settings(preset, 2, changed)
 
