@@ -104,21 +104,21 @@ def test_short_prompts_are_true_of_their_scenes() -> None:
 
 
 def test_mosaics_list_nine_objects_row_by_row() -> None:
-    kinds, mosaics = [], 0
+    kinds, mosaics, forms = [], 0, set()
     for number in range(60):
         kind, scenes, record = draw_record(number, ("a", "b"), seed=1, mosaics=0.5)
         scene = scenes["a"]
         kinds.append(kind)
         if len(scene.things) == 9:
             mosaics += 1
-            words = " ".join(f"{thing.colour} {thing.kind}" for thing in scene.things)
-            assert words in (
-                record.get("text_prompt"),
-                *(turn.get("content") for turn in record.get("conversations", ())),
-            )
+            said = [record.get("text_prompt"), *(turn.get("content") for turn in record.get("conversations", ()))]
+            singles = " ".join(f"{thing.colour} {thing.kind}" for thing in scene.things)
+            rows = " ".join(f"three {thing.colour} {thing.kind}s" for thing in scene.things[::3])
+            assert singles in said or rows in said
+            forms |= {singles in said}
         assert all(thing.combo in BASE_VOCAB.combos for one in scenes.values() for thing in one.things)
         assert ("b" in scenes) == ('"b"' in json.dumps(record))
-    assert set(kinds) == set(MIX) and 15 < mosaics < 45
+    assert set(kinds) == set(MIX) and 15 < mosaics < 45 and forms == {True, False}
 
 
 def test_true_descriptions_and_answers_are_right_and_others_are_not() -> None:
