@@ -23,6 +23,9 @@ CATEGORIES = re.compile(r" (?=[a-z0-9_]+/)")
 """Between categories in the table of questions: their names (``l2/logic reasoning``) may hold spaces."""
 SEPARATOR = " | "
 _TRIALS = "output/experiments/*/trials"
+_BESIDE = "demo/*/eval_results"
+"""Where the demo keeps the models that are not the kit's own."""
+_MODEL = "MGM-2B-Finetune-"
 _LETTER = re.compile("[A-Z]")
 
 
@@ -73,7 +76,7 @@ class Side:
 
 
 def find_side(name: str | None, workspace: Path) -> Side:
-    """What a user means: a folder, a model in ``output/eval_results``, or a trial or condition of an experiment.
+    """What a user means: a folder, a model in ``output/eval_results``, a trial or condition of an experiment or demo.
 
     A condition (``raw``, or ``EXPERIMENT/raw`` when several experiments have it) stands for all its seeds.
 
@@ -85,14 +88,17 @@ def find_side(name: str | None, workspace: Path) -> Side:
         return _only(base)
     experiment, _, inner = name.rpartition("/")
     trials = [folder for folder in sorted(workspace.glob(_TRIALS)) if experiment in ("", folder.parent.name)]
-    found = [side for side in (_side(place) for place in (Path(name), base / name)) if side]
+    bases = [base, *sorted(workspace.glob(_BESIDE))]
+    places = [Path(name), *(folder / name for folder in bases)]
+    found = [side for side in map(_side, places) if side][:1]
     found = found or [side for side in (_side(folder / inner) for folder in trials) if side]
+    found = found or [Side(name, s.folders) for s in (_side(folder / f"{_MODEL}{name}") for folder in bases) if s][:1]
     if len(found) > 1 and found[0].folders != found[1].folders and not Path(name).is_dir():
         places = ", ".join(str(next(iter(side.folders.values())).parent) for side in found)
         raise ConfigError(t("several experiments have this condition"), got=places, expected="EXPERIMENT/CONDITION")
     if not found:
         known = {_condition(path.name) for folder in trials for path in folder.iterdir() if path.is_dir()}
-        known |= {path.name for path in base.glob("*") if path.is_dir()}
+        known |= {path.name for folder in bases for path in folder.glob("*") if path.is_dir()}
         raise DataError(
             t("no model, folder or condition of that name"),
             where=str(workspace),
