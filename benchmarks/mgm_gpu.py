@@ -74,17 +74,15 @@ def stage(number: int, sizes: str, changes: Mapping[str, Any], *, steps: int, wa
     from bettersynth.train.distributed import Devices
     from bettersynth.train.forecast import forecast
     from bettersynth.train.machines import CARDS
-    from bettersynth.train.offload import build_offload
+    from bettersynth.train.placement import Replicated
     from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = settings_of(number, changes, device.type)
     model = materialised(sizes, device)
-    parameters = trained = prepare_model(config, FAMILY, model, Devices(0, 1, device))
-    offload = build_offload(config, trained)
-    if offload is not None:
-        parameters = offload.masters
-    optimizer = optim.build_optimizer(parameters, config)
+    prepare_model(config, FAMILY, model)
+    placement = Replicated(config, model, Devices(0, 1, device))
+    optimizer = optim.build_optimizer(placement.parameters, config)
     batch = random_batch(model, config, device)
     model.train()
     if device.type == "cuda":
@@ -97,13 +95,12 @@ def stage(number: int, sizes: str, changes: Mapping[str, Any], *, steps: int, wa
             with torch.autocast(device.type, COMPUTE_DTYPES[config.precision], enabled=config.precision != "fp32"):
                 output = FAMILY.loss(model, batch)
             (output.loss_sum / (accumulate * output.num_targets)).backward()
-        grads = optim.gradients(parameter for _, parameter in parameters)
-        norm = optim.total_norm(grads)
-        torch._foreach_mul_(grads, optim.clip_factor(float(norm), config.max_grad_norm))
+        placement.collect()
+        grads = placement.reduce()
+        torch._foreach_mul_(grads, optim.clip_factor(placement.norm(grads), config.max_grad_norm))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if offload is not None:
-            offload.refresh()
+        placement.refresh()
         return float(output.loss_sum.detach() / output.num_targets)
 
     for _ in range(warm_up):
