@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from bettersynth.core.errors import DataError
+from bettersynth.demo.world import sign_fits, templates
 from bettersynth.demo.world.composition import NEEDED, check, draw_prompts, overall, prompt_of, summary
 from bettersynth.demo.world.facts import Facts, Group, judge, parse
 from bettersynth.demo.world.language import caption
@@ -33,6 +35,44 @@ def test_every_kind_colour_and_number_is_told_apart():
         )
         scene = Scene("room", things, (), rng.getrandbits(32))
         assert read(render(scene)).things == things
+
+
+def test_sums_over_columns_are_those_of_the_pixels():
+    rows = np.random.default_rng(0).normal(0, 40, (3, 26, 96, 3)).astype(np.float32)
+    sums = sign_fits._Sums.of(rows)
+    found = sign_fits._about_mean(*sums.between(np.array([0, 17, 95]), np.array([96, 60, 96])))
+    for row in range(3):
+        parts = (rows[row], rows[row, :, 17:60], rows[row, :, 95:])
+        wanted = [float(((part - part.mean((0, 1))) ** 2).sum()) for part in parts]
+        assert np.allclose(found[row], wanted, rtol=1e-4)
+    board = np.array([[3.0, -5.0, 8.0]])
+    place = sign_fits._PLACES.index((8, 4))
+    seams = np.concatenate([rows[1, :, 8 + 16 * i - 1 : 8 + 16 * i + 1].reshape(-1, 3) for i in (1, 2, 3)])
+    got = sign_fits._seams(sums, np.array([1]), np.array([place]), board)
+    assert np.allclose(got, ((seams - board) ** 2).sum(), rtol=1e-4)
+
+
+def test_letters_that_share_two_colours_are_fitted_by_least_squares():
+    bank, rng = templates.letters(0.7), np.random.default_rng(1)
+    picks, colours = [3, 11, 20, 7], np.array([[90.0, 80.0, -20.0], [-100.0, -90.0, 10.0]])
+    slots = np.stack([bank.weights[:, pick].T @ colours for pick in picks]) + rng.normal(0, 5, (4, 364, 3))
+    products = bank.products(slots)[:, : len(templates.LETTERS)].transpose(2, 0, 1, 3)[None]
+    part = slice(0, len(templates.LETTERS))
+    glyphs = (bank.gram[None, part], bank.inverse[None, part])
+    fit = templates.common_fit(products, templates.squares(slots)[None], np.ones((1, 4), dtype=bool), glyphs)
+    weights = np.concatenate([bank.weights[:, pick].T for pick in picks])
+    wanted, rest, *_ = np.linalg.lstsq(weights, slots.reshape(-1, 3), rcond=None)
+    assert fit.picks[0].tolist() == picks
+    assert np.allclose(fit.colours[0], wanted, atol=1e-3) and np.isclose(fit.cost[0], rest.sum(), rtol=1e-4)
+
+
+def test_no_sign_that_could_win_is_left_out():
+    for scene in draw_scenes(6, 5):
+        pixels = np.asarray(render(scene), dtype=np.float32) - 128
+        found = sign_fits.scan(pixels, 0.0)
+        every = sign_fits._fit(found, *np.indices(found.free.shape).reshape(3, -1))
+        free = found.free.reshape(-1)
+        assert (every.cost >= free - 1e-3 * free - 1.0).all()  # what is skipped by its bound has no better fit
 
 
 def test_a_wrong_scene_is_noticed_part_by_part():

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help=t("under a minute: shows that everything works; scores stay at chance"))
     add("-o", "--out", type=Path, metavar="DIR", help=t("workspace (default: demo_out, for bagel demo_bagel_out)"))
     add("--seed", type=int, default=0, help=t("seed of the world (default: 0)"))
-    add("--workers", type=positive, metavar="N", help=t("processes (default: all cores)"))
+    add("--workers", type=positive, metavar="N", help=t("processes (default: all cores; bagel: one)"))
     add("--plan", action="store_true", help=t("say what would be done; change nothing"))
     add("--json", action="store_true", help=t("print JSON"))
 
@@ -92,20 +92,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _bagel(args: argparse.Namespace, command: str) -> int:
     """The demo of joint training: a table of exact scores and the page's path."""
-    import os
-
+    from bettersynth.core.errors import ConfigError
     from bettersynth.demo.bagel.scores import answer_table, caption_table
     from bettersynth.demo.bagel.tour import run_bagel_demo
     from bettersynth.demo.place import claim
     from bettersynth.demo.world.composition import summary
 
+    if args.workers not in (None, 1):
+        raise ConfigError(t("demo bagel runs in one process"), where="--workers", got=args.workers, expected="1")
     progress = Progress()
     started = time.perf_counter()
     claim(args.out)
-    workers = args.workers or os.cpu_count() or 1
-    result = run_bagel_demo(
-        args.out, is_quick=args.quick, seed=args.seed, workers=workers, say=progress.done, command=command
-    )
+    result = run_bagel_demo(args.out, is_quick=args.quick, seed=args.seed, say=progress.done, command=command)
     pictures, captions, answers = summary(result.verdicts), caption_table(result.captions), answer_table(result.answers)
     if args.json:
         tables = {"pictures": pictures, "captions": captions, "answers": answers}

@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from bettersynth.demo.bagel import scores
 from bettersynth.demo.bagel.autoencoder import load_autoencoder
 from bettersynth.demo.bagel.data import write_records
 from bettersynth.demo.bagel.page import PAGE, build_page
-from bettersynth.demo.world.composition import Prompt, Verdict, check, draw_prompts, prompt_of
+from bettersynth.demo.world.composition import Verdict, check, draw_prompts, prompt_of
 from bettersynth.demo.world.render import render
 from bettersynth.infer.unified import InterleaveInferencer, load_model
 from bettersynth.infer.unified_run import RESULTS, Job, model_digest, png, run_jobs
@@ -85,14 +83,13 @@ class BagelResult:
     costs: tuple[StageCost, ...]
 
 
-def run_bagel_demo(out: Path, *, is_quick: bool, seed: int, workers: int, say: Say, command: str) -> BagelResult:
+def run_bagel_demo(out: Path, *, is_quick: bool, seed: int, say: Say, command: str) -> BagelResult:
     """Run everything that is not finished yet.
 
     Args:
         out: folder of the demo.
         is_quick: a few steps and pictures: shows that everything works, and nothing more.
         seed: of the training records, of the prompts and of all noise.
-        workers: processes that read pictures.
         say: told of each finished part.
         command: what the user typed, for the page.
 
@@ -107,7 +104,7 @@ def run_bagel_demo(out: Path, *, is_quick: bool, seed: int, workers: int, say: S
     inferencer = InterleaveInferencer(load_model(root / "training"))
     costs.append(_pictures(root, sizes, seed, inferencer, say))
     say(t("pictures: {n} prompts of held-out combinations drawn", n=5 * sizes.per_category))
-    verdicts, cost = _verdicts(root, workers)
+    verdicts, cost = _verdicts(root)
     costs.append(cost)
     captions, answers, dialogue, cost = _answers(root, sizes, seed, inferencer)
     costs.append(cost)
@@ -193,24 +190,17 @@ def _pictures(root: Path, sizes: Sizes, seed: int, inferencer: InterleaveInferen
     return _kept_cost(root, meter.cost)
 
 
-def _verdicts(root: Path, workers: int) -> tuple[list[Verdict], StageCost]:
+def _verdicts(root: Path) -> tuple[list[Verdict], StageCost]:
     """What the reader says of every picture; it is quick enough to be asked again."""
     folder = root / "pictures"
     lines = {line["id"]: line for line in _json_lines(folder / RESULTS)}
     asked = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
-    jobs = [(prompt_of(one["id"], one["prompt"]), folder / lines[one["id"]]["outputs"][0]["image"]) for one in asked]
+    found = []
     with Meter("verdicts") as meter:
-        if workers == 1 or len(jobs) < 2 * scores.BATCH:
-            found = [_check_file(job) for job in jobs]
-        else:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                found = list(pool.map(_check_file, jobs, chunksize=8))
+        for one in asked:
+            with Image.open(folder / lines[one["id"]]["outputs"][0]["image"]) as picture:
+                found.append(check(prompt_of(one["id"], one["prompt"]), picture.convert("RGB")))
     return found, _kept_cost(root, meter.cost)
-
-
-def _check_file(job: tuple[Prompt, Path]) -> Verdict:
-    with Image.open(job[1]) as picture:
-        return check(job[0], picture.convert("RGB"))
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

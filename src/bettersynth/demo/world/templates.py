@@ -4,7 +4,7 @@ A picture's cell is background * w0 + outline * w1 + body * w2 with known weight
 colour, brightness or contrast has to be known. Blur acts on the weights alike, so blurred pictures are read with
 blurred weights.
 
-Shape letters: T templates, N pixels, K colours.
+Shape letters: T templates, N pixels, K colours, B pieces of a picture, G places, S slots of a place.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Bank:
 
     Attributes:
         names: of each template.
-        weights: (T, N, K).
+        weights: (K, T, N).
         gram: (T, K, K) products of the weights with each other; ``inverse`` their inverses.
     """
 
@@ -52,35 +52,68 @@ class Bank:
     @classmethod
     def build(cls, names: list[Any], weights: list[Floats]) -> Bank:
         """From weights (N, K) of each template."""
-        stacked = np.stack(weights).astype(np.float32)
-        gram = np.einsum("tnk,tnj->tkj", stacked, stacked).astype(np.float64)
+        stacked = np.ascontiguousarray(np.stack(weights).astype(np.float32).transpose(2, 0, 1))
+        gram = np.einsum("ktn,jtn->tkj", stacked, stacked).astype(np.float64)
         return cls(tuple(names), stacked, gram, np.linalg.pinv(gram, hermitian=True))
 
     def products(self, pixels: Floats) -> Floats:
-        """(B, N, 3) pixels -> (B, T, K, 3) products with the weights: all that a fit needs to know of the pixels."""
-        templates, length, colours = self.weights.shape
-        flat = self.weights.transpose(0, 2, 1).reshape(-1, length)
+        """(B, N, 3) pixels -> (K, T, B, 3) products with the weights: all that a fit needs to know of the pixels."""
+        colours, templates, length = self.weights.shape
         side = pixels.astype(np.float32).transpose(1, 0, 2).reshape(length, -1)
-        found = (flat @ side).reshape(templates, colours, len(pixels), -1)
-        return found.transpose(2, 0, 1, 3).astype(np.float64)
+        found = self.weights.reshape(-1, length) @ side
+        return found.astype(np.float64).reshape(colours, templates, len(pixels), -1)
 
     def unexplained(self, products: Floats, squares: Floats) -> Floats:
-        """(B, T) sums of squares that no choice of colours explains; ``squares`` (B,) are those of the pixels."""
-        explained = np.einsum("btkc,tkj,btjc->bt", products, self.inverse, products, optimize=True)
-        return np.maximum(squares[:, None] - explained, 0.0)
+        """(T, B) sums of squares that no choice of colours explains; ``squares`` (B,) are those of the pixels."""
+        explained = np.zeros(products.shape[1:3])
+        for k in range(len(products)):
+            for j in range(k + 1):  # the inverse is symmetric
+                factor = (1 if j == k else 2) * self.inverse[:, k, j, None]
+                explained += factor * np.einsum("tbo,tbo->tb", products[k], products[j])
+        return np.maximum(squares - explained, 0.0)
 
-    def residuals(self, pixels: Floats) -> Floats:
-        """(B, N, 3) pixels -> (B, T), see :meth:`unexplained`."""
-        return self.unexplained(self.products(pixels), squares(pixels))
+    def colours(self, choices: NDArray[np.intp], products: Floats) -> Floats:
+        """(B, K, 3) colours of the template chosen for each of B that fit best."""
+        chosen = products[:, choices, np.arange(len(choices))]
+        return np.asarray(self.inverse[choices] @ chosen.transpose(1, 0, 2))
 
-    def colours(self, template: int, pixels: Floats) -> Floats:
-        """(K, 3) colours of one template that fit (N, 3) pixels best."""
-        return np.asarray(self.inverse[template] @ (self.weights[template].T @ pixels))
+
+@dataclass(frozen=True)
+class CommonFit:
+    """Glyphs (G, S) of G places, the two colours (G, 2, 3) that those of a place share, what stays unexplained (G,)."""
+
+    picks: NDArray[np.intp]
+    colours: Floats
+    cost: Floats
+
+
+def common_fit(products: Floats, squares: Floats, is_slot: NDArray[np.bool_], bank: tuple[Floats, Floats]) -> CommonFit:
+    """The glyphs in S slots that explain them best with the same two colours.
+
+    Args:
+        products: (G, S, 2, T, 3) of each slot with each glyph.
+        squares: (G, S) of the pixels.
+        is_slot: (G, S) false where a place has fewer slots; products and squares are zero there.
+        bank: (G, T, 2, 2) products of the glyphs' weights with each other, and their inverses.
+    """
+    gram, inverse = bank
+    own = np.einsum("gskto,gtkj,gsjto->gst", products, inverse, products)
+    picks = own.argmax(-1)  # first each slot's own colours choose the glyphs, then the common ones
+    at = np.arange(len(products))[:, None]
+    for _ in range(2):
+        total = (gram[at, picks] * is_slot[..., None, None]).sum(1)
+        chosen = np.take_along_axis(products, picks[:, :, None, None, None], 3)[:, :, :, 0].sum(1)
+        colours = np.linalg.solve(total, chosen)
+        curved = np.einsum("gtkj,gkj->gt", gram, colours @ colours.transpose(0, 2, 1))
+        costs = squares[..., None] - 2 * np.einsum("gskto,gko->gst", products, colours) + curved[:, None]
+        picks, cost = costs.argmin(-1), (costs.min(-1) * is_slot).sum(1)
+    return CommonFit(picks, colours, np.maximum(cost, 0.0))
 
 
 def squares(pixels: Floats) -> Floats:
     """(B, N, 3) -> (B,) sums of squares."""
-    return np.asarray((pixels.astype(np.float64) ** 2).sum((1, 2)))
+    flat = pixels.reshape(len(pixels), -1).astype(np.float64)
+    return np.einsum("bn,bn->b", flat, flat)
 
 
 def _three(kind: str, size: int, height: int, dx: int, dy: int) -> Floats:
@@ -144,17 +177,17 @@ def digits(blur: float) -> Bank:
 
 
 @cache
-def letters(font: int, blur: float) -> Bank:
-    """Letters of one sign font: board and ink over one slot."""
-    face, weight, shear = FONTS[font]
+def letters(blur: float) -> Bank:
+    """Letters of all sign fonts, one font after the other: board and ink over one slot."""
     names, weights = [], []
-    for letter in LETTERS:
-        slot = np.zeros((CELL_PX, 16))
-        glyph = np.asarray(glyph_mask(letter, face, weight, shear, 13, 20), dtype=np.float64) / 255
-        left = (16 - glyph.shape[1]) // 2
-        slot[6 : 6 + glyph.shape[0], left : left + glyph.shape[1]] = glyph
-        names.append(letter)
-        weights.append(_two(slot, blur)[LETTER_ROWS, SLOT_COLS].reshape(-1, 2))
+    for face, weight, shear in FONTS:
+        for letter in LETTERS:
+            slot = np.zeros((CELL_PX, 16))
+            glyph = np.asarray(glyph_mask(letter, face, weight, shear, 13, 20), dtype=np.float64) / 255
+            left = (16 - glyph.shape[1]) // 2
+            slot[6 : 6 + glyph.shape[0], left : left + glyph.shape[1]] = glyph
+            names.append(letter)
+            weights.append(_two(slot, blur)[LETTER_ROWS, SLOT_COLS].reshape(-1, 2))
     return Bank.build(names, weights)
 
 
