@@ -46,6 +46,7 @@ def _off(value: Any) -> Any:
 
 
 def _on_off(value: Any) -> Any:
+    """YAML reads a bare off as false."""
     return "off" if value is False else value
 
 
@@ -238,7 +239,7 @@ class StageConfig(BaseModel):
     """Steps between two resumable checkpoints."""
     save_total_limit: int = Field(1, ge=1)
     """Resumable checkpoints kept."""
-    alignment_probe: Literal["off", "warn", "stop"] = "off"
+    alignment_probe: Annotated[Literal["off", "warn", "stop"], BeforeValidator(_on_off)] = "off"
     """Stage 1: at 10, 20 and 50 % of the steps, see on samples not yet shown whether captions are likelier with their
     own pictures than with others. warn tells; stop ends a run that ignores its pictures at half time. It costs about
     one percent of the time and changes no weight."""

@@ -18,7 +18,7 @@ ZOO = Path(__file__).parents[2] / "golden" / "data" / "mgm_a" / "model_zoo"
 QUIET = Callback()
 
 
-def config_for(folder: Path, wanted: str, **changes: Any) -> StageConfig:
+def config_for(folder: Path, wanted: str | bool, **changes: Any) -> StageConfig:
     settings = {
         "stage": 1,
         "data": folder / "data.json",
@@ -85,6 +85,19 @@ def test_a_run_that_ignores_its_pictures_is_ended_at_half_time(
     assert "alignment_probe: warn" in str(caught.value.hint)
     done = run_stage(config_for(mgm_data, "warn"), out=tmp_path / "run", progress=QUIET)  # goes on from the last state
     assert done.facts["steps"] == 20
+
+
+def test_a_bare_off_of_a_yaml_file_turns_it_off(mgm_data: Path) -> None:
+    assert config_for(mgm_data, False).alignment_probe == "off"
+
+
+def test_it_reads_packed_samples_as_well(mgm_data: Path, tmp_path: Path) -> None:
+    padded, packed = tmp_path / "padded", tmp_path / "packed"
+    run_stage(config_for(mgm_data, "warn"), out=padded, progress=QUIET)
+    run_stage(config_for(mgm_data, "warn", packing=True), out=packed, progress=QUIET)
+    for one, other in zip(probe.readings(padded), probe.readings(packed), strict=True):
+        assert other["margin"] == pytest.approx(one["margin"], abs=1e-3)
+        assert other["verdict"] == one["verdict"]
 
 
 def test_held_out_samples_are_shown_last_and_have_one_picture(mgm_data: Path, tmp_path: Path) -> None:
