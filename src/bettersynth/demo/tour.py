@@ -60,7 +60,7 @@ def weights_folder() -> Path:
     return Path(str(resources.files("bettersynth").joinpath("demo", "weights")))
 
 
-def _is_drawn(root: Path, sizes: WorldSizes, seed: int) -> bool:
+def is_world(root: Path, sizes: WorldSizes, seed: int) -> bool:
     """Whether the folder holds this very world."""
     marker = root / "hidden"
     if not Artifact.exists(marker):
@@ -77,7 +77,7 @@ def prepare_workspace(root: Path, *, sizes: WorldSizes, seed: int) -> StageCost:
     """
     marker = root / "hidden"
     cost_file = marker / "cost.json"
-    if _is_drawn(root, sizes, seed):
+    if is_world(root, sizes, seed):
         return StageCost(**json.loads(cost_file.read_text(encoding="utf-8")))
     if Artifact.exists(marker):
         (marker / "manifest.json").unlink()
@@ -174,7 +174,7 @@ def plan_demo(out: Path, *, is_quick: bool, seed: int) -> list[tuple[str, str, s
     """What `run_demo` would do: part, ``done`` or ``to do``, and a detail. Writes nothing."""
     root, sizes = out.absolute(), QUICK if is_quick else DEMO
     config = experiment_config(root, is_quick=is_quick, workers=None)
-    has_world = _is_drawn(root, sizes, seed)
+    has_world = is_world(root, sizes, seed)
     world = f"{sizes.pool} pairs, {sizes.instruct} instructions, seed {seed}"
     rows = [("world", t("done") if has_world else t("to do"), world)]
     if has_world:

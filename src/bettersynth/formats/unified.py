@@ -13,7 +13,7 @@ what the assistant says or shows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,34 @@ def parse_record(record: Any, row: int = 0) -> Conversation | BadRecord:
         return BadRecord(row, key, tuple(problems))
     meta = {name: value for name, value in record.items() if name not in ("conversations", *_PAIR_KEYS)}
     return Conversation(key, tuple(segments), meta)
+
+
+def drawing_records(records: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, str]], list[BadRecord]]:
+    """Text-to-image pairs from captioned pictures in LLaVA form: the caption asks for the picture.
+
+    Returns:
+        The pairs, and the records that are no picture with one caption.
+
+    >>> turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a cat"}]
+    >>> drawing_records([{"id": "7", "image": "cat.png", "conversations": turns}])[0]
+    [{'id': '7', 'text_prompt': 'a cat', 'image_path': 'cat.png'}]
+    """
+    pairs: list[dict[str, str]] = []
+    rejected: list[BadRecord] = []
+    for row, record in enumerate(records):
+        parsed = parse_record(record, row)
+        if isinstance(parsed, BadRecord):
+            rejected.append(parsed)
+            continue
+        pictures = [segment.image for segment in parsed.segments if segment.image is not None]
+        captions = [segment.text for segment in parsed.segments if segment.is_target and segment.text is not None]
+        if len(pictures) != 1 or len(captions) != 1:
+            fix = t("keep records of one picture and one answer")
+            problem = Problem("conversations", t("no picture with one caption"), fix)
+            rejected.append(BadRecord(row, parsed.id, (problem,)))
+            continue
+        pairs.append({"id": parsed.id, "text_prompt": captions[0], "image_path": str(pictures[0].path)})
+    return pairs, rejected
 
 
 def _check_keys(record: Mapping[str, Any], problems: list[Problem]) -> None:

@@ -120,3 +120,21 @@ def test_plain_pairs_become_rows_and_what_is_no_pair_is_set_aside(call, tmp_path
     assert [json.loads(line)["number"] for line in (tmp_path / "rows.rejected.jsonl").open()] == [4, 5]
     pairs.write_text('{"text": "no picture"}\n', encoding="utf-8")
     assert "no usable pair" in call("convert", "pairs-to-dj", "--input", pairs, "--output", out, expect=1).err
+
+
+def test_captioned_pictures_become_records_that_are_drawn(call, seed, tmp_path):
+    from bettersynth.formats.unified import read_unified
+
+    out = tmp_path / "drawing.jsonl"
+    facts = call("convert", "llava-to-t2i", "--input", seed / "stage_1.json", "--output", out, "--json").data
+    made, original = read_unified(out), json.loads((seed / "stage_1.json").read_text())
+    assert facts["rows_in"] == facts["rows_out"] == len(made) == len(original)
+    for conversation, record in zip(made, original, strict=True):
+        text, picture = conversation.segments
+        assert text.text == record["conversations"][1]["value"] and not text.is_target
+        assert picture.image.path == record["image"] and picture.is_target
+    turns = [*original[1]["conversations"], {"from": "human", "value": "?"}, {"from": "gpt", "value": "a cat"}]
+    (tmp_path / "more.json").write_text(json.dumps([original[0], {**original[1], "conversations": turns}]))
+    words = ("convert", "llava-to-t2i", "--input", tmp_path / "more.json", "--output", tmp_path / "o.jsonl")
+    error = call(*words, expect=1).err
+    assert "record 2" in error and "no picture with one caption" in error and not (tmp_path / "o.jsonl").exists()

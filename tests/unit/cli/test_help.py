@@ -39,7 +39,7 @@ def test_help_is_in_the_language_asked_for(name, call, capsys):
 @pytest.mark.parametrize(
     ("words", "english", "chinese"),
     [
-        (("convert",), "needed: pairs-to-dj|dj-to-llava|llava-to-dj|sample|bagel-groups, --input, --output", "需要："),
+        (("convert",), "llava-to-dj|llava-to-t2i|sample|bagel-groups, --input, --output", "需要："),
         (("run", "everything"), "cannot be 'everything'; one of: 'all'", "不能是"),
         (("run", "--seeds", "x"), "--seeds cannot be 'x': needed is a whole number", "不能是"),
         (("run", "--seeds"), "--seeds needs a value", "需要一个值"),

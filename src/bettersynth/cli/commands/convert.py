@@ -3,6 +3,7 @@
 pairs-to-dj   image-text pairs, {"image": …, "text" or "caption": …} a line, to rows
 dj-to-llava   rows to records for training; questions come back by id with --original, else captions get one
 llava-to-dj   records to rows, as recipes read them
+llava-to-t2i  captioned pictures to text-to-image records of joint training: the caption asks for the picture
 sample        at most --max rows, drawn with seed 1024; what is left out is counted and announced
 
 bagel-groups  the original BAGEL trainer's data YAML (--input, --paths) to records and a mixture in a folder (--output)
@@ -25,7 +26,7 @@ EXAMPLES = (
     "bettersynth convert llava-to-dj --input stage_1.json --output rows.jsonl --only-caption",
     "bettersynth convert sample --input rows.jsonl --output sampled.jsonl --max 200000",
 )
-KINDS = ("pairs-to-dj", "dj-to-llava", "llava-to-dj", "sample", "bagel-groups")
+KINDS = ("pairs-to-dj", "dj-to-llava", "llava-to-dj", "llava-to-t2i", "sample", "bagel-groups")
 KIT_SEED = 1024
 _LISTED = 5
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         if place is not None and not place.is_file():
             raise DataError(t("no such file or folder"), where=str(place), hint=nearest_file(place))
     made = {"pairs-to-dj": _from_pairs, "dj-to-llava": _to_llava, "llava-to-dj": _to_dj, "sample": _sample}
-    made["bagel-groups"] = _from_bagel_groups
+    made |= {"llava-to-t2i": _to_drawing, "bagel-groups": _from_bagel_groups}
     facts = made[args.what](args)
     if args.json:
         print_json({"output": str(args.output), **facts})
@@ -174,6 +175,20 @@ def _to_dj(args: argparse.Namespace) -> dict[str, Any]:
     rows = list(llava_to_dj(reading.records, only_keep_caption=args.only_caption, image_token=token))
     write_rows(args.output, rows)
     return {"rows_in": len(reading.records), "rows_out": len(rows)}
+
+
+def _to_drawing(args: argparse.Namespace) -> dict[str, Any]:
+    from bettersynth.formats.jsonl import write_rows
+    from bettersynth.formats.llava import read_llava
+    from bettersynth.formats.unified import drawing_records
+
+    reading = read_llava(args.input)
+    pairs, bad = drawing_records(reading.records)
+    problems = [f"{t('record {n}', n=one.row + 1)}: {one.reason}" for one in (*reading.rejected, *bad)]
+    if problems:
+        _refuse(args.input, problems)
+    write_rows(args.output, pairs)
+    return {"rows_in": len(reading.records), "rows_out": len(pairs)}
 
 
 def _from_bagel_groups(args: argparse.Namespace) -> dict[str, Any]:

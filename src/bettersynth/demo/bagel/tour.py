@@ -47,7 +47,7 @@ DIALOGUE = (
     "describe the picture",
 )
 """One conversation; both combinations are held out."""
-_CONTINUED = {"lr": 3e-4, "warmup_ratio": 0.05, "logging_steps": 10, "save_steps": 50}
+CONTINUED = {"lr": 3e-4, "warmup_ratio": 0.05, "logging_steps": 10, "save_steps": 50}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def _records(root: Path, sizes: Sizes, seed: int) -> StageCost:
 
 def _training(root: Path, sizes: Sizes) -> StageCost:
     places = {"data": root / "records" / "demo.jsonl", "init_from": root / "records" / "start"}
-    changed = {**_CONTINUED, **places, "samples_seen": sizes.shown}
+    changed = {**CONTINUED, **places, "samples_seen": sizes.shown}
     config = stage_settings(load_preset("bagel_demo"), 2, changed)
     with Meter("training") as meter:
         run_stage(config, out=root / "training")
