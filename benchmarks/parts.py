@@ -18,13 +18,16 @@ from types import FrameType
 _EVERY_S = 0.002
 # Looked for from the outside in; the first that matches names the part. "*" is any function of the file.
 _PARTS = {
-    ("engine/export.py", "export_trace"): "trace",
-    ("engine/export.py", "export_rows"): "writing rows",
+    ("engine/export.py", "add_rows"): "writing rows",
+    ("engine/export.py", "finish"): "writing rows",
+    ("engine/lines.py", "_scores"): "writing rows",
+    ("engine/lines.py", "_lines"): "writing rows",
+    ("engine/lines.py", "_beside"): "writing rows",
     ("engine/export.py", "export_quarantine"): "accounting",
     ("engine/local.py", "account"): "accounting",
     ("engine/trace.py", "*"): "trace",
     ("engine/shard.py", "_note"): "trace",
-    ("engine/arrow_files.py", "write_arrow"): "cache",
+    ("engine/arrow_files.py", "*"): "cache",
     ("engine/shard.py", "_load"): "cache",
     ("engine/shard.py", "_read"): "reading rows",
     ("engine/source.py", "*"): "reading rows",

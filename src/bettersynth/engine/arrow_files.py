@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import xxhash
@@ -33,11 +34,18 @@ def write_arrow(path: Path, batch: Batch) -> str:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         writer.write_batch(batch)
-    data = sink.getvalue()
+    return write_whole(path, sink.getvalue())
+
+
+def write_whole(path: Path, *parts: Any) -> str:
+    """Write a file of some byte buffers, one after the other: temp, fsync, rename; returns the digest."""
+    state = xxhash.xxh3_128()
     temp = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temp.open("wb") as handle:
-            handle.write(data)
+            for part in parts:
+                state.update(part)
+                handle.write(part)
             handle.flush()
             os.fsync(handle.fileno())
         temp.replace(path)  # the folder is synced with the marker, which is written after this
@@ -45,7 +53,7 @@ def write_arrow(path: Path, batch: Batch) -> str:
         with contextlib.suppress(OSError):
             temp.unlink(missing_ok=True)
         raise unwritable(error, path) from error
-    return xxhash.xxh3_128_hexdigest(data)
+    return state.hexdigest()
 
 
 def unwritable(error: OSError, path: Path | None = None) -> DataError:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
-import pyarrow as pa
+import xxhash
 
 from bettersynth.config.recipe import Recipe
 from bettersynth.core.artifact import write_atomic
@@ -20,17 +20,15 @@ from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.engine import trace
 from bettersynth.engine.arrow_files import load_arrow
-from bettersynth.engine.jobs import BASE_SCHEMA, PARTIAL
+from bettersynth.engine.jobs import LineSettings
+from bettersynth.engine.settings import line_settings
 from bettersynth.engine.trace import TRACE_FILE
 from bettersynth.formats.data_juicer import Tokens
 from bettersynth.formats.jsonl import dump_line
 from bettersynth.formats.write import ENDINGS, Row, WriteOptions, kind_of, stem_of, write_any
-from bettersynth.ops.base import IMAGES, KEY, RECORD, STATS, TEXT, Batch
 
-META = "__dj__meta__"
 QUARANTINE_FILE = "quarantine.jsonl"
-META = "__dj__meta__"  # a column of JSON: what Data-Juicer's operators say of a row goes where its stats go
-_INTERNAL = frozenset([*BASE_SCHEMA.names, META])
+_BLOCK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,7 @@ class ExportSettings:
     """How rows are written. ``name`` is the result file's name; ``shard_bytes`` 0 writes one file."""
 
     name: str
-    text_key: str
-    image_key: str
-    keep_stats: bool
-    num_steps: int
+    lines: LineSettings
     kind: str = "jsonl"
     shard_bytes: int = 0
 
@@ -63,106 +58,88 @@ def export_settings(recipe: Recipe, num_steps: int) -> ExportSettings:
             expected=", ".join(dict.fromkeys(ENDINGS.values())),
             hint=t("give the name one of these endings, or set export_type"),
         )
-    return ExportSettings(
-        *(name, recipe.text_key, keys.image_key, keys.keep_stats_in_res_ds, num_steps, kind, keys.export_shard_size)
-    )
+    return ExportSettings(name, line_settings(recipe, num_steps), kind, keys.export_shard_size)
 
 
-def export_rows(
-    folder: Path,
-    shards: Sequence[Path],
-    settings: ExportSettings,
-    stage_traces: Sequence[Path] = (),
-    roots: Sequence[str] = (),
-    tokens: Tokens = Tokens(),
-) -> tuple[list[str], int]:
-    """Write the result rows, their stats and the trace; returns the file names (data files first) and the rows.
+class ResultWriter:
+    """Puts the result together from the shards' files, in their order, while later shards are still worked on.
 
-    The trace holds the events of all stages in order, then one ``kept`` row per result row with all its stats.
+    Use it as a context manager; :meth:`finish` gives the files their names, and without it nothing stays.
 
     Args:
-        stage_traces: the events of every shard of every stage.
+        folder: result folder.
         roots: picture folder of each source file; needed by kinds that hold the pictures themselves.
     """
-    stats_name = f"{stem_of(settings.name)}_stats.jsonl"
-    is_plain = settings.kind == "jsonl" and not settings.shard_bytes
-    spool = folder / (settings.name if is_plain else f".{settings.name}.rows")
-    rows = stats_rows = 0
-    files = array("i")
-    trace_file, trace_temp = folder / TRACE_FILE, folder / f".{TRACE_FILE}"
-    with contextlib.ExitStack() as stack:
-        data = stack.enter_context(_whole_file(spool))
-        stats_file = stack.enter_context(_whole_file(folder / stats_name))
-        events = stack.enter_context(trace.writer(trace_temp))
-        for path in stage_traces:
-            events(load_arrow(path))
-        for path in shards:
-            for batch in load_arrow(path).to_batches():
-                scores = _scores(batch)
-                data.writelines(_lines(batch, settings, scores))
-                beside = _beside(batch, scores)
-                stats_file.writelines(beside)
-                stats_rows += len(beside)
-                rows += batch.num_rows
-                if not is_plain:
-                    files.extend(batch.column(KEY[0]).to_pylist())
-                events(_kept(batch, scores, settings))
-    trace_temp.replace(trace_file)
-    names = [settings.name] if is_plain else _from_spool(folder, spool, files, settings, roots, tokens)
-    if stats_rows:
-        return [*names, stats_name, TRACE_FILE], rows
-    (folder / stats_name).unlink()
-    return [*names, TRACE_FILE], rows
 
+    def __init__(
+        self, folder: Path, settings: ExportSettings, roots: Sequence[str] = (), tokens: Tokens = Tokens()
+    ) -> None:
+        self._folder, self._settings, self._roots, self._tokens = folder, settings, roots, tokens
+        self._is_plain = settings.kind == "jsonl" and not settings.shard_bytes
+        self._spool = folder / (settings.name if self._is_plain else f".{settings.name}.rows")
+        self._stats = folder / f"{stem_of(settings.name)}_stats.jsonl"
+        self._trace_temp = folder / f".{TRACE_FILE}"
+        self._files = array("i")
+        self.rows = 0
+        self._has_stats = False
 
-def _scores(batch: Batch) -> list[bytes] | None:
-    """The stats of every row as JSON, or None when no step computed any."""
-    names = [name for name in batch.schema.names if name.startswith(STATS)]
-    if not names:
-        return None
-    plain = [name.removeprefix(STATS) for name in names]
-    values = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
-    return [orjson.dumps(dict(zip(plain, row, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY) for row in values]
+    def __enter__(self) -> ResultWriter:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._trace_temp.unlink, missing_ok=True)
+            self._parts = [(stack.enter_context(_half_written(path)), path) for path in (self._spool, self._stats)]
+            self._events = trace.Writer(self._trace_temp, self._stats.name)
+            stack.callback(self._events.abandon)
+            self._stack = stack.pop_all()
+        return self
 
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
 
-def _beside(batch: Batch, scores: list[bytes] | None) -> list[bytes]:
-    """The lines of the stats file: none when no step said anything."""
-    if META not in batch.schema.names:
-        return [b'{"__dj__stats__":' + line + b"}\n" for line in scores or ()]
-    metas = [(meta or "{}").encode() for meta in batch.column(META).to_pylist()]
-    stats = scores or [b"{}"] * batch.num_rows
-    pairs = zip(stats, metas, strict=True)
-    return [b'{"__dj__stats__":' + line + b',"__dj__meta__":' + meta + b"}\n" for line, meta in pairs]
+    def add_trace(self, path: Path) -> None:
+        """What happened in a shard of a stage; stages in order, and the shards of each in order."""
+        self._events.add(load_arrow(path))
 
+    def add_rows(self, path: Path, marker: Mapping[str, Any], file: int) -> None:
+        """The lines of a shard of the last stage.
 
-def _lines(batch: Batch, settings: ExportSettings, scores: list[bytes] | None) -> Iterator[bytes]:
-    """The rows of a batch as lines: the record as it was read, with what the operators wrote."""
-    names = [name for name in batch.schema.names if name not in _INTERNAL and not name.startswith((STATS, PARTIAL))]
-    extra = [batch.column(name).to_pylist() for name in names]
-    listed = (batch.column(name).to_pylist() for name in (RECORD, TEXT, IMAGES))
-    metas = batch.column(META).to_pylist() if META in batch.schema.names else None
-    is_flat = "." not in settings.text_key
-    for row, (raw, text, images) in enumerate(zip(*listed, strict=True)):
-        record = orjson.loads(raw)
-        if is_flat:
-            record[settings.text_key] = text
-        else:
-            assign(record, settings.text_key, text)
-        if images or settings.image_key in record:
-            record[settings.image_key] = images or []
-        for name, values in zip(names, extra, strict=True):
-            record[name] = values[row]
-        if settings.keep_stats and scores is not None:
-            record["__dj__stats__"] = orjson.Fragment(scores[row])
-        if settings.keep_stats and metas is not None:
-            record[META] = orjson.Fragment(metas[row] or "{}")
-        yield dump_line(record)
+        Args:
+            marker: the shard's marker. file: number of the source file that its rows come from.
 
+        Raises:
+            DataError: the lines are gone or damaged; they will be made again.
+        """
+        state = xxhash.xxh3_128()
+        try:
+            with path.open("rb") as source:
+                for size, (target, place) in zip(marker["lines"], self._parts, strict=True):
+                    self._has_stats |= size > 0 and place is self._stats
+                    while size > 0 and (block := source.read(min(size, _BLOCK_BYTES))):
+                        state.update(block)
+                        with _writing(place):
+                            target.write(block)
+                        size -= len(block)
+        except FileNotFoundError as error:
+            raise DataError(t("an intermediate result is gone"), where=str(path), hint=t("run it again")) from error
+        if state.hexdigest() != marker["digest"]:
+            path.with_suffix(".json").unlink(missing_ok=True)
+            raise DataError(t("an intermediate result is damaged"), where=str(path), hint=t("run it again"))
+        self.rows += marker["rows"]
+        if not self._is_plain:
+            self._files.extend([file] * marker["rows"])
 
-def _kept(batch: Batch, scores: list[bytes] | None, settings: ExportSettings) -> pa.Table:
-    """One ``kept`` event per row."""
-    listed: Any = "" if scores is None else scores
-    return trace.events_of(batch, range(batch.num_rows), step=settings.num_steps, action="kept", scores=listed)
+    def finish(self) -> list[str]:
+        """End the files and name them; returns the names: data files first, stats if there are any, the trace."""
+        self._events.finish()
+        for handle, path in self._parts:
+            _name(handle, path)
+        self._trace_temp.replace(self._folder / TRACE_FILE)
+        names = [self._settings.name]
+        if not self._is_plain:
+            names = _from_spool(self._folder, self._spool, self._files, self._settings, self._roots, self._tokens)
+        if self._has_stats:
+            return [*names, self._stats.name, TRACE_FILE]
+        self._stats.unlink()
+        return [*names, TRACE_FILE]
 
 
 def _from_spool(
@@ -175,7 +152,7 @@ def _from_spool(
         count = max(1, min(rows, spool.stat().st_size // settings.shard_bytes + 1))
     width = len(str(count)) + 1
     stem, ending = stem_of(settings.name), settings.name.removeprefix(stem_of(settings.name))
-    options = WriteOptions(settings.text_key, settings.image_key, tokens)
+    options = WriteOptions(settings.lines.text_key, settings.lines.image_key, tokens)
     try:
         for number in range(count):
             part = slice(number * rows // count, (number + 1) * rows // count)
@@ -185,7 +162,7 @@ def _from_spool(
                     for place, line in enumerate(islice(handle, part.start, part.stop), part.start):
                         record = orjson.loads(line)
                         root = Path(roots[files[place]]) if roots else folder
-                        yield record, [root / image for image in record.get(settings.image_key) or ()]
+                        yield record, [root / image for image in record.get(settings.lines.image_key) or ()]
 
             name = f"{stem}-{number:0{width}d}-of-{count:0{width}d}{ending}" if settings.shard_bytes else settings.name
             names += write_any(folder / name, settings.kind, some, options)
@@ -201,27 +178,38 @@ def export_quarantine(folder: Path, markers: Sequence[dict[str, Any]]) -> tuple[
     return QUARANTINE_FILE, len(rows)
 
 
-def assign(record: dict[str, Any], key: str, value: Any) -> None:
-    """Set the value at a dotted path, the way :func:`bettersynth.formats.data_juicer.nested` reads it."""
-    target = record
-    if key not in record:
-        *parents, key = key.split(".")
-        for part in parents:
-            target = target.setdefault(part, {})
-    target[key] = value
+@contextlib.contextmanager
+def _half_written(path: Path) -> Iterator[BinaryIO]:
+    """A file beside its later place; what has not been named when the block ends is removed."""
+    temp = _temp(path)
+    try:
+        with _writing(path):
+            handle = temp.open("wb")
+        try:
+            yield handle
+        finally:
+            with contextlib.suppress(OSError):  # a full disk, which has been told already
+                handle.close()
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def _name(handle: BinaryIO, path: Path) -> None:
+    """Make a half written file durable and give it its name."""
+    with _writing(path):
+        handle.flush()
+        os.fsync(handle.fileno())
+        handle.close()
+        _temp(path).replace(path)
+
+
+def _temp(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 @contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when the block has ended well."""
-    temp = path.with_name(f".{path.name}.tmp")
+def _writing(path: Path) -> Iterator[None]:
     try:
-        with temp.open("wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        temp.replace(path)
+        yield
     except OSError as error:
         raise DataError(t("cannot write the file"), where=str(path), got=error.strerror or str(error)) from error
-    finally:
-        temp.unlink(missing_ok=True)

@@ -78,6 +78,19 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class LineSettings:
+    """How a row becomes a line: under which keys text and pictures go, and whether stats stand in the row, too.
+
+    ``num_steps`` is the step of the trace's ``kept`` events.
+    """
+
+    text_key: str
+    image_key: str
+    keep_stats: bool
+    num_steps: int
+
+
+@dataclass(frozen=True)
 class StageJob:
     """A stage as sent to workers. ``verdict`` is the file with the decision of the global operator before it."""
 
@@ -93,6 +106,8 @@ class StageJob:
     """Folder in which several results share what models said."""
     where: str = ""
     """Kind of device that models run on."""
+    lines: LineSettings | None = None
+    """Of the last stage: how its rows become lines."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from bettersynth.core.meter import cpu_seconds
 from bettersynth.core.record import Accounting
 from bettersynth.engine import export, trace
 from bettersynth.engine.arrow_files import load_arrow, unwritable
-from bettersynth.engine.export import ExportSettings
+from bettersynth.engine.export import ExportSettings, ResultWriter
 from bettersynth.engine.jobs import FIELD, PARTIAL, Settings, ShardJob, StageJob, StepCount
 from bettersynth.engine.keys import phase_key
 from bettersynth.engine.passport import describe_steps, step_labels
@@ -62,7 +62,6 @@ class _State:
 
     shards: list[_Shard]
     markers: list[dict[str, Any]] = field(default_factory=list)
-    traces: list[Path] = field(default_factory=list)
     folders: set[str] = field(default_factory=set)
     scores: set[str] = field(default_factory=set)
     verdict: Path | None = None
@@ -70,6 +69,17 @@ class _State:
     facts: dict[str, Any] = field(default_factory=dict)
     cached: int = 0
     computed: int = 0
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a run has written: ``files`` and the ``rows`` in them. ``started``: wall and CPU seconds at its start."""
+
+    run_key: str
+    workers: int
+    files: list[str]
+    rows: int
+    started: tuple[float, float]
 
 
 def process(
@@ -165,14 +175,17 @@ def _run(
     shards = [_Shard(digest_json([base, shard.file, shard.span.first_line, shard.digest])) for shard in source.shards]
     state = _State(shards)
     folders = stage_folders(planned)
-    with pool_of(recipe, workers) as pool:
-        for stage in planned.stages:
-            folder = work / "stages" / folders[stage.number]
-            _run_stage(stage, planned, source, settings, state, pool, folder, progress)
-            _check_failures(state, source, recipe, out)
-            if stage.reduces is not None:
-                _reduce(stage, settings, state, work)
-    artifact = _finish(planned, out, source, state, run_key, workers, started)
+    roots = [file.image_root for file in source.files]
+    with ResultWriter(out, _export(planned), roots, tokens_of(recipe)) as writer:
+        with pool_of(recipe, workers) as pool:
+            for stage in planned.stages:
+                folder = work / "stages" / folders[stage.number]
+                _run_stage(stage, planned, source, settings, state, (pool, writer), folder, progress)
+                _check_failures(state, source, recipe, out)
+                if stage.reduces is not None:
+                    _reduce(stage, settings, state, work)
+        files = writer.finish()
+    artifact = _finish(planned, out, source, state, _Outcome(run_key, workers, files, writer.rows, started))
     _clean(work, state)
     return artifact
 
@@ -205,24 +218,16 @@ def _run_stage(
     source: Source,
     settings: Settings,
     state: _State,
-    pool: Pool | RayPool,
+    through: tuple[Pool | RayPool, ResultWriter],
     folder: Path,
     progress: Callable[[Progress], None] | None,
 ) -> None:
+    pool, writer = through
     state.folders.add(folder.name)
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".*"):
         leftover.unlink()
-    jobs, offset = [], 0
-    for number, shard in enumerate(state.shards):
-        above = digest_json([shard.key, state.verdict_key])
-        job = ShardJob(number, digest_json([stage.key(shard.key), state.verdict_key]), above)
-        if stage.number == 0:
-            job = replace(job, source=source.shards[number])
-        else:
-            job = replace(job, upstream=str(shard.path), upstream_digest=shard.digest, verdict_offset=offset)
-        jobs.append(job)
-        offset += shard.rows
+    jobs = _jobs(stage, source, state)
     found = {job.number: _marker(folder, job) for job in jobs}
     markers = {number: marker for number, marker in found.items() if marker is not None}
     todo = [job for job in jobs if job.number not in markers]
@@ -236,7 +241,10 @@ def _run_stage(
     is_shared = any(phase.has_models for phase in stage.phases)
     shared = str(_shared(planned, folder.parents[2])) if is_shared else None
     where = device_of(planned) if is_shared else ""
-    job_stage = StageJob(*(stage.number, stage.phases, at_once, str(folder), settings, verdict, scores, shared, where))
+    lines = _export(planned).lines if stage is planned.stages[-1] else None
+    job_stage = StageJob(
+        *(stage.number, stage.phases, at_once, str(folder), settings, verdict, scores, shared, where, lines)
+    )
     if scores:
         state.scores.update(f"{job.number:06d}.{job.input_key[:16]}" for job in jobs)
     names = tuple(dict.fromkeys(unwrap(phase.operator).name for phase in stage.phases))
@@ -246,20 +254,48 @@ def _run_stage(
         if progress is not None:
             progress(meter.now())
 
+    waiting = deque(jobs)
+
+    def hand_on() -> None:
+        """Give the shards that are done, as far as those before them are, to the result."""
+        while waiting and waiting[0].number in markers:
+            job = waiting.popleft()
+            path = folder / f"{job.number:06d}.trace"
+            writer.add_trace(path)
+            if lines is not None:
+                file = source.shards[job.number].file
+                writer.add_rows(path.with_suffix(".lines"), markers[job.number], file)
+
     report()
+    hand_on()
     # One copy of a model per accelerator; on the CPU every worker has its own.
     at_most = 1 if stage.models and device_of(planned) == "cuda" else None
     for done in pool.run(job_stage, todo, at_most=at_most):
         markers[done.shard.number] = done.marker
         meter.add(done.marker)
         report()
+        hand_on()
     for job, shard in zip(jobs, state.shards, strict=True):
         marker = markers[job.number]
         shard.key, shard.rows, shard.digest = job.key, marker["rows"], marker["digest"]
         shard.path = folder / f"{job.number:06d}.arrow"
         state.markers.append(marker)
-        state.traces.append(folder / f"{job.number:06d}.trace")
     state.verdict, state.verdict_key = None, ""
+
+
+def _jobs(stage: Stage, source: Source, state: _State) -> list[ShardJob]:
+    """One job per shard: its name in the cache, and where its rows come from."""
+    jobs, offset = [], 0
+    for number, shard in enumerate(state.shards):
+        above = digest_json([shard.key, state.verdict_key])
+        job = ShardJob(number, digest_json([stage.key(shard.key), state.verdict_key]), above)
+        if stage.number == 0:
+            job = replace(job, source=source.shards[number])
+        else:
+            job = replace(job, upstream=str(shard.path), upstream_digest=shard.digest, verdict_offset=offset)
+        jobs.append(job)
+        offset += shard.rows
+    return jobs
 
 
 def _shared(planned: Plan, out: Path) -> Path:
@@ -291,7 +327,8 @@ def _marker(folder: Path, job: ShardJob) -> dict[str, Any] | None:
         marker = dict(orjson.loads(path.read_bytes()))
     except (OSError, orjson.JSONDecodeError):
         return None
-    whole = all(path.with_suffix(suffix).is_file() for suffix in (".arrow", ".trace"))
+    data = ".lines" if marker.get("lines") else ".arrow"
+    whole = all(path.with_suffix(suffix).is_file() for suffix in (data, ".trace"))
     return marker if whole and marker.get("key") == job.key else None
 
 
@@ -399,12 +436,13 @@ def account(planned: Plan, markers: Sequence[dict[str, Any]]) -> list[Accounting
 
 
 def _finish(
-    planned: Plan, out: Path, source: Source, state: _State, run_key: str, workers: int, started: tuple[float, float]
+    planned: Plan,
+    out: Path,
+    source: Source,
+    state: _State,
+    outcome: _Outcome,
 ) -> Artifact:
-    settings = _export(planned)
-    last = [shard.path for shard in state.shards]
-    roots = [file.image_root for file in source.files]
-    files, rows = export.export_rows(out, last, settings, state.traces, roots, tokens_of(planned.recipe))
+    settings, files = _export(planned), outcome.files
     data_files = [name for name in files if not name.endswith(("_stats.jsonl", trace.TRACE_FILE))]
     quarantine_name, quarantined = export.export_quarantine(out, state.markers)
     files.append(quarantine_name)
@@ -426,7 +464,7 @@ def _finish(
         "seed": keys.seed,
         "data": settings.name if settings.kind == "lance" else data_files[0].partition("/")[0],
         "rows_in": accounting[0].rows_in,
-        "rows_out": rows,
+        "rows_out": outcome.rows,
         "quarantined": quarantined,
         "accounting": counts,
         "found": state.facts,
@@ -434,10 +472,10 @@ def _finish(
         **({"data_files": data_files} if len(data_files) > 1 else {}),
     }
     run = {
-        "run_key": run_key,
-        "workers": workers,
-        "wall_s": round(time.perf_counter() - started[0], 3),
-        "cpu_s": round(cpu_seconds() - started[1] + 0.0, 3),
+        "run_key": outcome.run_key,
+        "workers": outcome.workers,
+        "wall_s": round(time.perf_counter() - outcome.started[0], 3),
+        "cpu_s": round(cpu_seconds() - outcome.started[1] + 0.0, 3),
         "cpu_s_by_operator": {entry.operator: entry.cpu_s for entry in accounting},
         "shards_computed": state.computed,
         "shards_cached": state.cached,
@@ -462,6 +500,7 @@ def _sweep(out: Path, work: Path, name: str) -> None:
         f".{export.QUARANTINE_FILE}.*",
         f".{trace.TRACE_FILE}*",
         f".{name}*",
+        f"..{name}*",
         ".*_stats.jsonl.tmp",
     )
     places = [*(out.glob(pattern) for pattern in patterns), work.glob(".*"), (work / "stages").glob(".*")]

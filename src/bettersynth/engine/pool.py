@@ -121,12 +121,13 @@ class Pool:
                 worker.give(stage, queue.popleft())
                 busy[worker.connection] = worker
         while busy:
+            finished = []  # handed on only when the workers have work again, as whoever takes it may need time for it
             for connection in wait(list(busy)):
                 worker = busy.pop(connection)
                 shard = worker.job
                 assert shard is not None  # busy workers have a job
                 try:
-                    yield Done(shard, worker.take())
+                    finished.append(Done(shard, worker.take()))
                 except EOFError:
                     worker = self._replace(worker)
                     attempts[shard.number] = attempts.get(shard.number, 0) + 1
@@ -134,6 +135,7 @@ class Pool:
                 if queue:
                     worker.give(stage, queue.popleft())
                     busy[worker.connection] = worker
+            yield from finished
 
     def _replace(self, dead: Worker) -> Worker:
         self.deaths += 1

@@ -12,7 +12,7 @@ from typing import Any
 
 from bettersynth.core.artifact import write_atomic
 from bettersynth.engine import trace
-from bettersynth.engine.export import assign
+from bettersynth.engine.lines import assign
 from bettersynth.engine.plan import Plan, unwrap
 from bettersynth.engine.source import Source
 from bettersynth.formats import jsonl

@@ -8,7 +8,7 @@ from typing import Any
 
 from bettersynth.config.recipe import Recipe
 from bettersynth.core.fingerprint import digest_json
-from bettersynth.engine.jobs import Settings
+from bettersynth.engine.jobs import LineSettings, Settings
 from bettersynth.engine.plan import Plan
 from bettersynth.engine.source import Source
 from bettersynth.formats.data_juicer import Tokens
@@ -30,8 +30,15 @@ def stage_folders(planned: Plan) -> list[str]:
     chain, names = base_key(planned), []
     for stage in planned.stages:
         chain = digest_json([chain, [phase.key for phase in stage.phases]])
-        names.append(f"{stage.number:02d}-{chain[:16]}")
+        last = [asdict(line_settings(planned.recipe, len(planned.operators)))] if stage is planned.stages[-1] else []
+        name = digest_json([chain, *last]) if last else chain
+        names.append(f"{stage.number:02d}-{name[:16]}")
     return names
+
+
+def line_settings(recipe: Recipe, num_steps: int) -> LineSettings:
+    """How the recipe wants its rows written."""
+    return LineSettings(recipe.text_key, recipe.keys.image_key, recipe.keys.keep_stats_in_res_ds, num_steps)
 
 
 def device_of(planned: Plan) -> str:

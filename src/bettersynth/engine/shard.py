@@ -21,8 +21,9 @@ from bettersynth.core.errors import BetterSynthError, DataError
 from bettersynth.core.lang import language, set_language, t
 from bettersynth.core.sample import RowKey
 from bettersynth.engine import trace, view
-from bettersynth.engine.arrow_files import concat, concat_or_empty, read_columns, write_arrow
+from bettersynth.engine.arrow_files import concat, concat_or_empty, read_columns, write_arrow, write_whole
 from bettersynth.engine.jobs import BASE_SCHEMA, FIELD, PARTIAL, Quarantined, ShardJob, StageJob, StepCount
+from bettersynth.engine.lines import lines_of
 from bettersynth.engine.phase import Phase
 from bettersynth.engine.results import Results
 from bettersynth.engine.rounding import round_column
@@ -516,8 +517,10 @@ def _check_contract(name: str, before: Batch, after: Batch) -> None:
 def run_shard(stage: StageJob, shard: ShardJob, ctx: OpContext) -> dict[str, Any]:
     """Run a stage on a shard and commit the result: data, trace, then the marker that says so.
 
+    The data are rows as Arrow; of the last stage the lines of the result and after them those of the stats file.
+
     Returns:
-        The marker: rows, digests, counts per operator, quarantined rows.
+        The marker: rows, digests, counts per operator, quarantined rows; of the last stage the bytes of both files.
     """
     flags_before = Counter(ctx.flags)
     run = ShardRun(stage, shard, ctx)
@@ -531,12 +534,19 @@ def run_shard(stage: StageJob, shard: ShardJob, ctx: OpContext) -> dict[str, Any
         return {"keys": run.keys}
     folder = Path(stage.folder)
     name = f"{shard.number:06d}"
-    data_digest = write_arrow(folder / f"{name}.arrow", rows)
+    sizes: list[int] = []
+    if stage.lines is None:
+        data_digest = write_arrow(folder / f"{name}.arrow", rows)
+    else:
+        lines, beside, kept = lines_of(rows, stage.lines)
+        data_digest, sizes = write_whole(folder / f"{name}.lines", lines, beside), [len(lines), len(beside)]
+        run.events.append(kept)
     write_arrow(folder / f"{name}.trace", concat_or_empty(pa.concat_tables([trace.events(0), *run.events])))
     marker = {
         "key": shard.key,
         "rows": rows.num_rows,
         "digest": data_digest,
+        "lines": sizes,
         "counts": [[step, op, asdict(count)] for (step, op), count in run.counts.items()],
         "quarantine": [asdict(row) for row in run.quarantine],
         "flags": dict(ctx.flags - flags_before),

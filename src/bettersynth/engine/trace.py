@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,6 +38,8 @@ SCHEMA = pa.schema(
 
 _FEW_VALUES = ("step", "operator", "action", "reason")
 _GROUP_ROWS = 8192
+_STATS = b"stats"
+_SCORES = "__dj__stats__"
 _EMPTY = {"step": 0, "before": None, "after": None}
 
 
@@ -48,7 +52,8 @@ def events(rows: int, **columns: Any) -> pa.Table:
             * key: the row's hidden key as text (``file:line`` or ``file:line:child``). id: its own id.
             * step: place in the process list; -1 for reading, and the number of operators for the final ``kept``.
             * action: ``kept``, ``dropped``, ``changed``, ``made`` or ``quarantined``. operator, reason: texts.
-            * scores: JSON of the stats that led to it (all stats for ``kept``). image: the first picture.
+            * scores: JSON of the stats that led to it; those of ``kept`` rows stand in the result's stats file, and
+              are put in when a trace is read. image: the first picture.
             * before, after: texts, or nothing; ``before`` alone for dropped rows.
     """
     arrays = []
@@ -87,32 +92,54 @@ def all_scores(batch: Batch, rows: Any, names: Iterable[str]) -> list[str]:
     return [scores_json(dict(zip(there, row, strict=True))) for row in zip(*columns, strict=True)] or [""] * len(rows)
 
 
-@contextlib.contextmanager
-def writer(path: Path) -> Iterator[Callable[[pa.Table], None]]:
-    """Opens a trace file for writing; call what it gives with one table after the other.
+class Writer:
+    """A trace file that is being written.
+
+    Args:
+        stats: name of the file beside it that holds the scores of the kept rows, line by line.
 
     Raises:
-        DataError: the disk is full.
+        DataError: the disk is full; from every method.
     """
-    waiting: list[pa.Table] = []
-    try:
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=list(_FEW_VALUES)) as file:
 
-            def write() -> None:
-                if waiting:
-                    file.write_table(pa.concat_tables(waiting))
-                    waiting.clear()
+    def __init__(self, path: Path, stats: str) -> None:
+        self._path = path
+        self._waiting: list[pa.Table] = []
+        options: dict[str, Any] = {"use_dictionary": list(_FEW_VALUES), "write_statistics": False}
+        with self._writing():
+            self._file = pq.ParquetWriter(path, SCHEMA.with_metadata({_STATS: stats}), compression="zstd", **options)
 
-            def add(table: pa.Table) -> None:
-                if table.num_rows:
-                    waiting.append(table)
-                if sum(part.num_rows for part in waiting) >= _GROUP_ROWS:
-                    write()
+    def add(self, table: pa.Table) -> None:
+        """More events; they are written in groups of rows."""
+        if table.num_rows:
+            self._waiting.append(table)
+        if sum(part.num_rows for part in self._waiting) >= _GROUP_ROWS:
+            self._write()
 
-            yield add
-            write()
-    except OSError as error:
-        raise DataError(t("cannot write the file"), where=str(path), got=error.strerror or str(error)) from error
+    def finish(self) -> None:
+        """Write what is left, and the end of the file."""
+        if self._waiting:
+            self._write()
+        with self._writing():
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Let go of the file, which is not whole."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def _write(self) -> None:
+        with self._writing():
+            self._file.write_table(pa.concat_tables(self._waiting))
+        self._waiting.clear()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = str(self._path)
+            raise DataError(t("cannot write the file"), where=where, got=error.strerror or str(error)) from error
 
 
 def load(folder: Path, *, action: str | None = None, operator: str | None = None) -> Iterator[dict[str, Any]]:
@@ -121,24 +148,27 @@ def load(folder: Path, *, action: str | None = None, operator: str | None = None
     Raises:
         DataError: the folder holds no trace.
     """
-    for batch in _batches(folder):
+
+    def wanted(batch: Batch) -> Any:
         mask = pc.is_valid(batch.column("key"))
-        for name, wanted in (("action", action), ("operator", operator)):
-            if wanted is not None:
-                mask = pc.and_(mask, pc.equal(batch.column(name), wanted))
-        yield from map(_parsed, batch.filter(mask).to_pylist())
+        for name, value in (("action", action), ("operator", operator)):
+            if value is not None:
+                mask = pc.and_(mask, pc.equal(batch.column(name), value))
+        return mask
+
+    yield from _events(folder, wanted)
 
 
 def history(folder: Path, row_id: str) -> list[dict[str, Any]]:
     """Everything that happened to the rows with an id (or hidden key), in the order of the operators."""
-    found: list[dict[str, Any]] = []
-    for batch in _batches(folder):
-        mask = pc.or_(pc.equal(batch.column("id"), row_id), pc.equal(batch.column("key"), row_id))
-        found.extend(map(_parsed, batch.filter(mask).to_pylist()))
-    return sorted(found, key=lambda event: (_key(event["key"]), event["step"]))
+
+    def wanted(batch: Batch) -> Any:
+        return pc.or_(pc.equal(batch.column("id"), row_id), pc.equal(batch.column("key"), row_id))
+
+    return sorted(_events(folder, wanted), key=lambda event: (_key(event["key"]), event["step"]))
 
 
-def _batches(folder: Path) -> Iterator[Any]:
+def _events(folder: Path, wanted: Callable[[Batch], Any]) -> Iterator[dict[str, Any]]:
     path = folder / TRACE_FILE
     if not path.is_file():
         raise DataError(
@@ -147,13 +177,21 @@ def _batches(folder: Path) -> Iterator[Any]:
             expected=TRACE_FILE,
             hint=t("name a folder that bettersynth process has made"),
         )
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches()
-
-
-def _parsed(event: dict[str, Any]) -> dict[str, Any]:
-    event["scores"] = orjson.loads(event["scores"]) if event["scores"] else {}
-    return event
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(pq.ParquetFile(path))
+        stats = folder / ((file.schema_arrow.metadata or {}).get(_STATS, b"").decode() or TRACE_FILE)
+        has_stats = stats.name != TRACE_FILE and stats.is_file()
+        lines: Iterator[bytes] = stack.enter_context(stats.open("rb")) if has_stats else iter(())
+        for batch in file.iter_batches():
+            is_kept = pc.equal(batch.column("action"), "kept").to_numpy(zero_copy_only=False)
+            beside = list(islice(lines, int(is_kept.sum())))
+            mask = wanted(batch)
+            rank = np.cumsum(is_kept)[mask.to_numpy(zero_copy_only=False)] - 1
+            for event, place in zip(batch.filter(mask).to_pylist(), rank.tolist(), strict=True):
+                event["scores"] = orjson.loads(event["scores"]) if event["scores"] else {}
+                if event["action"] == "kept" and place < len(beside):
+                    event["scores"] = orjson.loads(beside[place])[_SCORES]
+                yield event
 
 
 def _key(text: str) -> RowKey:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import xxhash
@@ -20,6 +21,7 @@ from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 
 _BLOCK_BYTES = 4 << 20
+_FEED = ord("\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +60,24 @@ def split_lines(path: Path, *, lines_per_range: int) -> list[LineRange]:
     ranges: list[LineRange] = []
     start = position = lines = 0
     first, state = 1, xxhash.xxh3_128()
+    is_open = False  # whether bytes of an unfinished line were read
     with path.open("rb") as handle:
-        for line in handle:
-            state.update(line)
-            position += len(line)
-            lines += 1
-            if lines == lines_per_range:
-                ranges.append(LineRange(start, position, first, lines, state.hexdigest()))
-                start, first, lines, state = position, first + lines, 0, xxhash.xxh3_128()
-    if lines:
-        ranges.append(LineRange(start, position, first, lines, state.hexdigest()))
+        while block := handle.read(_BLOCK_BYTES):
+            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == _FEED) + 1
+            view, at, used = memoryview(block), 0, 0
+            while used < len(ends):
+                count = min(lines_per_range - lines, len(ends) - used)
+                stop = int(ends[used + count - 1])
+                state.update(view[at:stop])
+                position, at, lines, used = position + stop - at, stop, lines + count, used + count
+                if lines == lines_per_range:
+                    ranges.append(LineRange(start, position, first, lines, state.hexdigest()))
+                    start, first, lines, state = position, first + lines, 0, xxhash.xxh3_128()
+            state.update(view[at:])
+            position += len(block) - at
+            is_open = at < len(block)
+    if lines or is_open:
+        ranges.append(LineRange(start, position, first, lines + is_open, state.hexdigest()))
     return ranges
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -62,8 +63,8 @@ def test_a_damaged_gz_is_an_error(tmp_path: Path) -> None:
         list(jsonl.read_rows(tmp_path / "d.jsonl.gz"))
 
 
-@given(st.lists(st.text(alphabet='ab\r {}"\\1', max_size=8), max_size=8), st.integers(1, 4))
-def test_no_line_is_lost_whatever_the_ranges(lines: list[str], size: int) -> None:
+@given(st.lists(st.text(alphabet='ab\r {}"\\1', max_size=8), max_size=8), st.integers(1, 4), st.integers(1, 9))
+def test_no_line_is_lost_whatever_the_ranges_and_blocks(lines: list[str], size: int, block: int) -> None:
     data = "\n".join(lines).encode()
     import tempfile
 
@@ -71,7 +72,8 @@ def test_no_line_is_lost_whatever_the_ranges(lines: list[str], size: int) -> Non
         path = Path(folder) / "d.jsonl"
         path.write_bytes(data)
         whole = list(jsonl.parse_lines(data))
-        spans = jsonl.split_lines(path, lines_per_range=size)
+        with patch.object(jsonl, "_BLOCK_BYTES", block):
+            spans = jsonl.split_lines(path, lines_per_range=size)
         parts = [r for s in spans for r in jsonl.parse_lines(jsonl.read_range(path, s), first_line=s.first_line)]
         assert parts == whole
         assert sum(s.lines for s in spans) == jsonl.count_lines(path)
