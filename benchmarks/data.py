@@ -7,8 +7,11 @@ sentences, and each kind of damage below touches a few percent of them.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,7 @@ _MOJIBAKE = ("cafÃ©", "donâ€™t", "naÃ¯ve", "&amp;", "ﬁnal", "ＡＢ�
 _SPACES = ("\u00a0", "\u2003", "\u3000", "\u200b", "\t", "  ")
 _MARKS = "，。！？：；“”（）…—％"
 _EMOJI = "😀🎉🔥🌅🚲🐕✨🍕"
+_MANY_PARTS = 12
 
 
 class Writer:
@@ -127,14 +131,17 @@ class Writer:
 
     Args:
         seed: equal seeds give equal texts.
+        part: texts of another part are others, from the same names.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, part: int = 0) -> None:
         self.rng = random.Random(seed)
         names = ["".join(self.rng.choices(_SYLLABLES, k=self.rng.randint(1, 3))) for _ in range(20_000)]
         self._names = names
         # Zipf-like: the n-th name is drawn with a weight near 1/n, as words are in real captions.
         self._weights = np.cumsum(1.0 / np.arange(1, len(names) + 1)).tolist()
+        if part:
+            self.rng.seed(f"{seed}:{part}")
 
     def word(self) -> str:
         """One word; names are drawn by a long-tailed law."""
@@ -211,11 +218,30 @@ _HARMS: tuple[Callable[[Writer, str], str], ...] = (
 _WEIGHTS = (46, 10, 9, 8, 8, 4, 3, 2, 3, 2, 5)
 
 
+def _in_parts(make: Callable[[range], list[dict[str, Any]]], count: int, rows: int) -> Iterator[dict[str, Any]]:
+    """Rows made in parts that know nothing of each other, so that fewer rows are the beginning of more.
+
+    Args:
+        rows: rows of a part; many parts are made by as many processes as there are processors.
+    """
+    parts = [range(start, min(count, start + rows)) for start in range(0, count, rows)]
+    if len(parts) < _MANY_PARTS:
+        for part in parts:
+            yield from make(part)
+        return
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        for found in pool.imap(make, parts):
+            yield from found
+
+
 def captions(count: int, seed: int = 1) -> Iterator[dict[str, Any]]:
-    """Rows ``{id, text, meta}``."""
-    writer = Writer(seed)
-    for row in range(count):
-        yield {"id": f"{row:08d}", "text": writer.caption(), "meta": {"part": row % 5}}
+    """Rows ``{id, text, meta}``; fewer are the beginning of more."""
+    return _in_parts(partial(_captions, seed), count, 10_000)
+
+
+def _captions(seed: int, part: range) -> list[dict[str, Any]]:
+    writer = Writer(seed, part.start)
+    return [{"id": f"{row:08d}", "text": writer.caption(), "meta": {"part": row % 5}} for row in part]
 
 
 def documents(count: int, seed: int = 1, *, share: float = 0.2) -> Iterator[dict[str, Any]]:
@@ -243,11 +269,19 @@ _SIZE_WEIGHTS = (32, 14, 16, 8, 8, 8, 4, 4, 3, 3)
 
 
 def pictures(folder: Path, count: int, seed: int = 1) -> Iterator[dict[str, Any]]:
-    """Write ``images/N.jpg`` and yield their rows; about one in twelve shows the same as an earlier picture."""
-    writer, pixels = Writer(seed), np.random.default_rng(seed)
+    """Write ``images/N.jpg`` and yield their rows; about one in twelve shows the same as an earlier picture.
+
+    Fewer are the beginning of more.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
+    return _in_parts(partial(_pictures, folder, seed), count, 500)
+
+
+def _pictures(folder: Path, seed: int, part: range) -> list[dict[str, Any]]:
+    writer, pixels = Writer(seed, part.start), np.random.default_rng([seed, part.start])
     earlier: Any = None
-    for row in range(count):
+    rows = []
+    for row in part:
         name = f"images/{row:06d}.jpg"
         width, height = writer.rng.choices(_SIZES, weights=_SIZE_WEIGHTS)[0]
         if earlier is not None and writer.rng.random() < 0.08:
@@ -258,7 +292,8 @@ def pictures(folder: Path, count: int, seed: int = 1) -> Iterator[dict[str, Any]
         image = image.convert("L") if writer.rng.random() < 0.03 else image
         image.save(folder / name, quality=writer.rng.choice((72, 80, 88, 92, 95)))
         text = f"<__dj__image>\n{writer.caption()} <|__dj__eoc|>"
-        yield {"id": f"{row:08d}", "images": [name], "text": text}
+        rows.append({"id": f"{row:08d}", "images": [name], "text": text})
+    return rows
 
 
 def _picture(pixels: np.random.Generator, width: int, height: int) -> Any:
@@ -273,8 +308,16 @@ def _picture(pixels: np.random.Generator, width: int, height: int) -> Any:
         box = (x, y, x + int(pixels.integers(4, width // 2)), y + int(pixels.integers(4, height // 2)))
         shape = draw.ellipse if pixels.random() < 0.5 else draw.rectangle
         shape(box, fill=tuple(int(part) for part in pixels.integers(0, 256, 3)))
-    grain = pixels.normal(0, float(pixels.choice([2.0, 5.0, 10.0])), (height, width, 1))
-    return Image.fromarray(np.clip(np.asarray(image, np.float32) + grain, 0, 255).astype(np.uint8))
+    grain = pixels.standard_normal((height, width, 1), np.float32) * np.float32(pixels.choice([2.0, 5.0, 10.0]))
+    return Image.fromarray(np.clip(np.asarray(image) + grain.astype(np.int16), 0, 255).astype(np.uint8))
+
+
+def beginning(path: Path, count: int) -> Path:
+    """The first rows of a file as a file beside it, where relative paths mean the same."""
+    part = path.with_name(f"{path.stem}_first_{count}{path.suffix}")
+    with path.open("rb") as source, part.open("wb") as target:
+        target.writelines(islice(source, count))
+    return part
 
 
 def write(path: Path, rows: Iterator[dict[str, Any]]) -> Path:

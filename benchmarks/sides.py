@@ -18,6 +18,7 @@ import yaml
 import bettersynth
 from benchmarks.measure import Cost, run
 from bettersynth.core import native
+from bettersynth.core.fingerprint import digest_file
 
 RECIPES = Path(__file__).parent / "recipes"
 _BATCH = 1000
@@ -67,9 +68,19 @@ class Sides:
         return path
 
     def ours(
-        self, name: str, data: Path, *, workers: int = 1, keep: bool = False, compiled: bool = True, **keys: Any
+        self,
+        name: str,
+        data: Path,
+        *,
+        workers: int = 1,
+        keep: bool = False,
+        compiled: bool = True,
+        rows: bool = True,
+        **keys: Any,
     ) -> Result:
         """Run ``bettersynth process``. ``keep`` uses the folder of the run before, to measure a cached run.
+
+        Without ``rows`` these are only counted and their digest is taken: millions do not fit into memory.
 
         Without ``compiled``, numpy and Pillow do all the work. Compiling itself, once a machine, is not measured, nor
         is that of the Python files, which an installed package brings along.
@@ -83,17 +94,21 @@ class Sides:
         cost = run(
             [*command, "--out", str(folder / "out")],
             log=folder / "log.txt",
-            env={**_quiet(), native.SWITCH: str(int(compiled))},
+            env={**quiet(), native.SWITCH: str(int(compiled))},
         )
-        facts = {"quarantined": _count(folder / "out" / "quarantine.jsonl")} if cost.exit_code == 0 else {}
-        return Result("bettersynth", cost, list(_rows(folder / "out" / "rows.jsonl")), folder / "log.txt", facts)
+        out = folder / "out" / "rows.jsonl"
+        facts: dict[str, Any] = {}
+        if cost.exit_code == 0:
+            facts["quarantined"] = _count(folder / "out" / "quarantine.jsonl")
+            facts |= {} if rows else {"rows_out": _count(out), "digest": digest_file(out)}
+        return Result("bettersynth", cost, list(_rows(out)) if rows else [], folder / "log.txt", facts)
 
     def parts(self, name: str, data: Path) -> dict[str, float]:
         """CPU seconds by part of one run in one process; see :mod:`benchmarks.parts`."""
         folder = self.work / f"parts_{name}"
         path = self.recipe(name, data, folder)
         command = [sys.executable, "-m", "benchmarks.parts", str(path), str(folder / "out")]
-        cost = run(command, log=folder / "log.txt", env=_quiet(), cwd=Path(__file__).parents[1])
+        cost = run(command, log=folder / "log.txt", env=quiet(), cwd=Path(__file__).parents[1])
         text = (folder / "log.txt").read_text(encoding="utf-8")
         if cost.exit_code:
             raise RuntimeError(text[-2000:])
@@ -106,7 +121,7 @@ class Sides:
             return None
         folder = self.work / f"theirs_{name}"
         path = self.recipe(name, data, folder, ds_cache_dir=str(folder / "cache"), **keys)
-        env = {**_quiet(), "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+        env = {**quiet(), "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
         command = [str(self.data_juicer), "-m", "data_juicer.tools.process_data", "--config", str(path)]
         cost = run([*command, "--np", str(workers)], log=folder / "log.txt", env=env, cwd=folder)
         shutil.rmtree(folder / "cache", ignore_errors=True)
@@ -121,7 +136,7 @@ class Sides:
         script = Path(__file__).with_name("operator_code.py")
         out = folder / "rows.jsonl"
         command = [str(self.data_juicer), str(script), str(path), str(data), str(out)]
-        cost = run(command, log=folder / "log.txt", env={**_quiet(), "HF_HUB_OFFLINE": "1"}, cwd=folder)
+        cost = run(command, log=folder / "log.txt", env={**quiet(), "HF_HUB_OFFLINE": "1"}, cwd=folder)
         return Result("operator code", cost, list(_rows(out)), folder / "log.txt")
 
 
@@ -130,7 +145,8 @@ def _byte_code() -> None:
     compileall.compile_dir(Path(bettersynth.__file__).parent, quiet=2)
 
 
-def _quiet() -> dict[str, str]:
+def quiet() -> dict[str, str]:
+    """The environment of every run: one thread, no network, English."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
         **inherited,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from benchmarks import data
 from benchmarks.__main__ import main
-from benchmarks.cases import CASES
+from benchmarks.cases import CASES, two_processes
 from benchmarks.measure import Cost
-from benchmarks.sides import Result, compare
+from benchmarks.sides import Result, Sides, compare
 
 
 def _run(tmp_path: Path, *names: str) -> dict[str, dict[str, object]]:
@@ -56,6 +57,22 @@ def test_a_comparison_sees_every_kind_of_difference() -> None:
     assert compare(left, result(("b", "y"), ("a", "x")), name="order")["is_equal"] is False
     lost = compare(left, result(("b", "y"), ("c", "y")), name="rows")
     assert (lost["only_ours"], lost["only_theirs"], lost["examples"]["only_ours"]) == (1, 1, ["a"])
+
+
+def test_two_processes_are_measured_beside_what_the_machine_can_give(tmp_path: Path) -> None:
+    facts = two_processes(Sides(tmp_path), 200, rounds=1)
+    assert facts["same_rows"] is True and [len(runs) for runs in facts["runs"].values()] == [1, 1]
+    assert {way: len(runs) for way, runs in facts["ceiling_runs"].items()} == {"one_after_the_other": 1, "at_once": 1}
+    assert all(run[0]["wall_s"] >= run[0]["cpu_s"] / 2 > 0 for run in facts["ceiling_runs"].values())
+    assert facts["ceiling"]["wall_gain"] > 0 and facts["share_of_ceiling"] > 0
+
+
+def test_a_size_is_the_beginning_of_a_larger_one(tmp_path: Path) -> None:
+    assert list(data.captions(30)) == list(data.captions(40))[:30]
+    whole = data.write(tmp_path / "captions_40.jsonl", data.captions(40))
+    assert data.beginning(whole, 7).read_text().splitlines() == whole.read_text().splitlines()[:7]
+    with patch.object(data, "_MANY_PARTS", 2):  # by several processes
+        assert list(data._in_parts(list, 5, 2)) == list(range(5))
 
 
 def test_names_are_checked_and_heavy_ones_wait_to_be_asked() -> None:
