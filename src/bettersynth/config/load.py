@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -206,12 +207,18 @@ def check(
         )
     value_or_none: M | None = None
     try:
-        value_or_none = TypeAdapter(model).validate_json(canonical_json(kept), strict=True)
+        value_or_none = _adapter(model).validate_json(canonical_json(kept), strict=True)
     except ValidationError as error:
         problems.extend(_as_config_error(item, document, at, model) for item in error.errors())
     except (TypeError, ValueError) as error:
         problems.append(ConfigError(t("value not accepted"), where=document.where(at), got=str(error)))
     return (None if problems else value_or_none), problems
+
+
+@lru_cache(maxsize=512)
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    """The model's checker; it takes milliseconds to make, and a recipe's steps are checked more than once."""
+    return TypeAdapter(model)
 
 
 def field_names(model: Any) -> list[str]:

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -34,13 +34,22 @@ from bettersynth.engine.passport import describe_steps, step_labels
 from bettersynth.engine.plan import Plan, Stage, plan, unwrap
 from bettersynth.engine.pool import Pool
 from bettersynth.engine.progress import Progress, StageMeter, totals_of
-from bettersynth.engine.ray import RayPool
-from bettersynth.engine.results import shared_folder
 from bettersynth.engine.samples import export_samples
-from bettersynth.engine.settings import base_key, device_of, read_options, settings_of, stage_folders, tokens_of
+from bettersynth.engine.settings import (
+    base_key,
+    device_of,
+    read_options,
+    settings_of,
+    shared_folder,
+    stage_folders,
+    tokens_of,
+)
 from bettersynth.engine.source import Source, describe, freeze
 from bettersynth.formats.remote import is_url, send
 from bettersynth.ops.base import ID, STATS, GlobalOperator, Verdict
+
+if TYPE_CHECKING:
+    from bettersynth.engine.ray import RayPool
 
 WORK = ".work"
 _ROWS_AT_ONCE, _PICTURES_AT_ONCE = 4096, 256
@@ -194,6 +203,8 @@ def pool_of(recipe: Recipe, workers: int) -> Pool | RayPool:
     """Worker processes of our own, or Ray's where the recipe asks for them."""
     if not recipe.keys.executor_type.startswith("ray"):
         return Pool(workers)
+    from bettersynth.engine.ray import RayPool
+
     return RayPool(workers, recipe.keys.ray_address)
 
 

@@ -9,7 +9,6 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from bettersynth.core.errors import BetterSynthError
@@ -34,6 +33,8 @@ class Worker:
     """One child process and the socket to it."""
 
     def __init__(self) -> None:
+        from multiprocessing.connection import Connection  # takes long to import, and one process needs none
+
         ours, theirs = socket.socketpair()
         env = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), "TOKENIZERS_PARALLELISM": "false"}
         env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
@@ -114,6 +115,8 @@ class Pool:
         yield from self._distribute(stage, deque(shards), self._workers[: max(1, size)])
 
     def _distribute(self, stage: StageJob, queue: deque[ShardJob], workers: list[Worker]) -> Iterator[Done]:
+        from multiprocessing.connection import wait
+
         attempts: dict[int, int] = {}
         busy: dict[Any, Worker] = {}
         for worker in workers:

@@ -183,11 +183,3 @@ def _paths(batch: Batch, ctx: OpContext) -> Iterable[tuple[Sequence[str], Iterab
 
 def _plain(values: Any) -> Any:
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-
-
-def shared_folder(out: Path) -> Path:
-    """Where results for a result folder are shared: one place per workspace, else beside the folder."""
-    for parent in out.absolute().parents:
-        if (parent / "input").is_dir() and (parent / "output").is_dir():
-            return parent / "output" / ".bettersynth-cache"
-    return out.absolute().parent / ".bettersynth-cache"

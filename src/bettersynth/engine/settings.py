@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from bettersynth.config.recipe import Recipe
@@ -91,6 +92,14 @@ def required_of(recipe: Recipe) -> tuple[tuple[str, str | None], ...]:
             found |= {name: validator.field_types.get(name) for name in validator.required_fields}
             found |= dict(validator.field_types)
     return tuple(found.items())
+
+
+def shared_folder(out: Path) -> Path:
+    """Where results for a result folder are shared: one place per workspace, else beside the folder."""
+    for parent in out.absolute().parents:
+        if (parent / "input").is_dir() and (parent / "output").is_dir():
+            return parent / "output" / ".bettersynth-cache"
+    return out.absolute().parent / ".bettersynth-cache"
 
 
 def has_gpu() -> bool:

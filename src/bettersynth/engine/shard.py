@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -25,7 +25,7 @@ from bettersynth.engine.arrow_files import concat, concat_or_empty, read_columns
 from bettersynth.engine.jobs import BASE_SCHEMA, FIELD, PARTIAL, Quarantined, ShardJob, StageJob, StepCount
 from bettersynth.engine.lines import lines_of
 from bettersynth.engine.phase import Phase
-from bettersynth.engine.results import Results
+from bettersynth.engine.reading import plain_batch
 from bettersynth.engine.rounding import round_column
 from bettersynth.engine.scores import Scores
 from bettersynth.formats import jsonl
@@ -49,6 +49,9 @@ from bettersynth.ops.base import (
     row_keys,
     with_column,
 )
+
+if TYPE_CHECKING:
+    from bettersynth.engine.results import Results
 
 _READ_STEP = -1
 _TEXT_BYTES_AT_ONCE = 4 << 20  # operators hold some twenty times as much
@@ -117,6 +120,8 @@ class ShardRun:
         """The shared results of a phase with models, or None."""
         if self.stage.shared is None or not phase.has_models or phase.text_key or phase.image_key:
             return None
+        from bettersynth.engine.results import Results  # a database, which most shards have no use for
+
         if phase.key not in self.results:
             self.results[phase.key] = Results(Path(self.stage.shared), phase, self.stage.where)
         return self.results[phase.key]
@@ -128,6 +133,10 @@ class ShardRun:
         count = self._count(_READ_STEP, "read")
         path = Path(settings.files[source.file].path)
         data = jsonl.read_range(path, source.span)
+        whole = None if self.shard.poisoned else plain_batch(data, source, settings)
+        if whole is not None:
+            count.rows_in = count.rows_out = whole.num_rows
+            return whole
         rows: list[tuple[int, str, str, list[str], str]] = []
         is_checked = bool(settings.required or self.shard.poisoned or settings.on_missing_image == "quarantine")
         for number, line, record in jsonl.parsed_lines(data, first_line=source.span.first_line):

@@ -12,7 +12,6 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
@@ -103,6 +102,8 @@ class Writer:
     """
 
     def __init__(self, path: Path, stats: str) -> None:
+        import pyarrow.parquet as pq  # takes long to import, and workers write no trace files
+
         self._path = path
         self._waiting: list[pa.Table] = []
         options: dict[str, Any] = {"use_dictionary": list(_FEW_VALUES), "write_statistics": False}
@@ -169,6 +170,8 @@ def history(folder: Path, row_id: str) -> list[dict[str, Any]]:
 
 
 def _events(folder: Path, wanted: Callable[[Batch], Any]) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
     path = folder / TRACE_FILE
     if not path.is_file():
         raise DataError(

@@ -8,14 +8,16 @@ import os
 import signal
 import sys
 import traceback
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth.core.errors import BetterSynthError
 from bettersynth.engine.jobs import Settings, StageJob
 from bettersynth.engine.shard import run_shard
 from bettersynth.formats.late_pandas import leave_pandas_out
 from bettersynth.ops._context import OpContext
+
+if TYPE_CHECKING:  # the parent reads this file, too
+    from multiprocessing.connection import Connection
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -65,6 +67,8 @@ def main() -> None:
     """Entry point: the socket's file descriptor is the only argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
+    from multiprocessing.connection import Connection
+
     with contextlib.suppress(BrokenPipeError, ConnectionResetError), Connection(int(sys.argv[1])) as connection:
         serve(connection)
     os._exit(0)  # model libraries may hold threads that delay a normal exit

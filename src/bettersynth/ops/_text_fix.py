@@ -40,6 +40,11 @@ _NEVER_JOIN = (
 # Every alternative of the badness expression has a character outside ASCII among its first three, and is at most six
 # long. Around such characters the search gets more room than that.
 _BEFORE = 4
+_RARE = re.compile("[^\x00-\x19\x1b-\x7f]")  # every encoding that ftfy tries holds the others
+# Bytes that stand for one character with a space among them need a byte above 127 before the space; those in which one
+# is lost, a question mark or what ftfy's own encodings write for the replacement character.
+_HIGH_SPACE = re.compile("[^\x00-\x7f] ")
+_LOST = ("?", "\ufffd")
 _NEAR = re.compile("[^\x00-\x7f](?:[\x00-\x7f]{0,11}[^\x00-\x7f])*[\x00-\x7f]{0,8}")
 
 
@@ -164,25 +169,25 @@ def is_bad(text: str) -> bool:
 
 def _decoded_anew(text: str) -> str:
     """One step of ftfy's: the text as the bytes of the first encoding in which they make UTF-8."""
-    if text.isascii() or not is_bad(text):
+    if not may_be_mojibake(text) or not is_bad(text):
         return text
     chardata, fixes = _ftfy().chardata, _ftfy().fixes
-    held = reduce(and_, map(_encodings, set(text)))
+    held = reduce(and_, map(_encodings, set(_RARE.findall(text))))
     fitting = [name for place, name in enumerate(chardata.CHARMAP_ENCODINGS) if held >> place & 1]
+    has_space, has_gap = _HIGH_SPACE.search(text) is not None, any(sign in text for sign in _LOST)
     for name in fitting:
         data = text.encode(name)
-        if name != "macroman" and chardata.ALTERED_UTF8_RE.search(data):
+        if has_space and name != "macroman" and chardata.ALTERED_UTF8_RE.search(data):
             data = fixes.restore_byte_a0(data)
-        if name.startswith("sloppy"):
+        if has_gap and name.startswith("sloppy"):
             data = fixes.replace_lossy_sequences(data)
         try:
             return str(data.decode("utf-8-variants" if 0xED in data or 0xC0 in data else "utf-8"))
         except UnicodeDecodeError:
             continue
-    if chardata.UTF8_DETECTOR_RE.search(text):
-        fixed = str(fixes.decode_inconsistent_utf8(text))
-        if fixed != text:
-            return fixed
+    fixed = _decoded_inside(text)
+    if fixed != text:
+        return fixed
     if "latin-1" in fitting:
         if "windows-1252" in fitting:
             return text
@@ -191,6 +196,18 @@ def _decoded_anew(text: str) -> str:
             if fixed != text:
                 return fixed
     return str(fixes.fix_c1_controls(text))
+
+
+def _decoded_inside(text: str) -> str:
+    """``ftfy.fixes.decode_inconsistent_utf8(text)``: parts that are mojibake by themselves, each repaired."""
+    return _ftfy().chardata.UTF8_DETECTOR_RE.sub(  # type: ignore[no-any-return]
+        lambda match: _decoded_part(match.group()) if len(match.group()) < len(text) else match.group(), text
+    )
+
+
+@lru_cache(maxsize=8192)
+def _decoded_part(part: str) -> str:
+    return fix_encoding(part) if is_bad(part) else part
 
 
 @lru_cache(maxsize=4096)

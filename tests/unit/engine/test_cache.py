@@ -12,8 +12,8 @@ import pytest
 
 from bettersynth.engine.local import process
 from bettersynth.engine.plan import plan
-from bettersynth.engine.results import shared_folder
 from bettersynth.engine.scores import Scores
+from bettersynth.engine.settings import shared_folder
 from bettersynth.engine.status import status
 from bettersynth.formats.jsonl import read_rows
 from bettersynth.infer import fake
