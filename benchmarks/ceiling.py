@@ -104,7 +104,7 @@ def main() -> int:
             break
         phases.append(phase)
     settings = settings_of(planned.recipe, source)
-    at_once = 256 if any(stage.pixels for stage in planned.stages) else 4096
+    at_once = 64 if any(stage.pixels for stage in planned.stages) else 4096  # as the executor does
     stage = StageJob(0, tuple(phases), at_once, "", settings)
     ctx = settings.context()
     shards = [source.shards[place % len(source.shards)] for place in range(first, first + count)]

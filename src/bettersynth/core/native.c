@@ -213,6 +213,37 @@ static uint32_t place_of(const uint64_t *table, int bits, uint64_t entry)
     return place;
 }
 
+/* Code points of `rows` texts of valid UTF-8, and the same as bytes, 255 for all above. starts: [rows + 1] where each
+ * text begins among them. Returns how many. */
+int64_t bs_codes(const uint8_t *data, const int32_t *offsets, int64_t rows, uint32_t *codes, uint8_t *narrow,
+                 int64_t *starts)
+{
+    int64_t count = 0;
+    for (int64_t row = 0; row < rows; row++) {
+        const uint8_t *at = data + (offsets[row] - offsets[0]), *const end = data + (offsets[row + 1] - offsets[0]);
+        starts[row] = count;
+        while (at < end) {
+            uint32_t c = *at;
+            if (c < 0x80 || end - at < 2 + (c >= 0xE0) + (c >= 0xF0)) { /* the second: no UTF-8 after all */
+                at += 1;
+            } else if (c < 0xE0) {
+                c = (c & 0x1F) << 6 | (at[1] & 0x3Fu);
+                at += 2;
+            } else if (c < 0xF0) {
+                c = (c & 0x0F) << 12 | (at[1] & 0x3Fu) << 6 | (at[2] & 0x3Fu);
+                at += 3;
+            } else {
+                c = (c & 0x07) << 18 | (at[1] & 0x3Fu) << 12 | (at[2] & 0x3Fu) << 6 | (at[3] & 0x3Fu);
+                at += 4;
+            }
+            codes[count] = c;
+            narrow[count++] = c < 255 ? (uint8_t)c : 255;
+        }
+    }
+    starts[rows] = count;
+    return count;
+}
+
 /* found[row] = 1 for the rows in which a hash stands twice. rows: ascending; found: zero at first.
  * Returns 0, or -1 without memory. */
 int bs_repeats(const uint32_t *hashes, const uint32_t *rows, int64_t count, uint8_t *found)

@@ -66,9 +66,25 @@ def unwritable(error: OSError, path: Path | None = None) -> DataError:
     )
 
 
-def load_arrow(path: Path, wanted: Callable[[str], bool] = bool) -> pa.Table:
-    """Read a committed intermediate file, or those of its columns that are wanted."""
-    return read_columns(path.read_bytes(), wanted)
+def load_arrow(path: Path, digest: str, wanted: Callable[[str], bool] = bool) -> pa.Table:
+    """Read a committed intermediate file, or those of its columns that are wanted.
+
+    Raises:
+        DataError: the file is gone or is not the one of this digest; the next run makes it again.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(t("an intermediate result is gone"), where=str(path), hint=t("run it again")) from error
+    if xxhash.xxh3_128_hexdigest(data) != digest:
+        raise damaged(path)
+    return read_columns(data, wanted)
+
+
+def damaged(path: Path) -> DataError:
+    """What to say of a damaged intermediate file; its shard is forgotten, so that the next run makes it again."""
+    path.with_suffix(".json").unlink(missing_ok=True)
+    return DataError(t("an intermediate result is damaged"), where=str(path), hint=t("run it again"))
 
 
 def read_columns(data: bytes, wanted: Callable[[str], bool]) -> pa.Table:

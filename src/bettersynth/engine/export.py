@@ -19,7 +19,7 @@ from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.engine import trace
-from bettersynth.engine.arrow_files import load_arrow
+from bettersynth.engine.arrow_files import damaged, load_arrow
 from bettersynth.engine.jobs import LineSettings
 from bettersynth.engine.settings import line_settings
 from bettersynth.engine.trace import TRACE_FILE
@@ -95,9 +95,13 @@ class ResultWriter:
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
 
-    def add_trace(self, path: Path) -> None:
-        """What happened in a shard of a stage; stages in order, and the shards of each in order."""
-        self._events.add(load_arrow(path))
+    def add_trace(self, path: Path, marker: Mapping[str, Any]) -> None:
+        """What happened in a shard of a stage; stages in order, and the shards of each in order.
+
+        Raises:
+            DataError: the events are gone or damaged; the shard will be done again.
+        """
+        self._events.add(load_arrow(path, marker["trace"]))
 
     def add_rows(self, path: Path, marker: Mapping[str, Any], file: int) -> None:
         """The lines of a shard of the last stage.
@@ -121,8 +125,7 @@ class ResultWriter:
         except FileNotFoundError as error:
             raise DataError(t("an intermediate result is gone"), where=str(path), hint=t("run it again")) from error
         if state.hexdigest() != marker["digest"]:
-            path.with_suffix(".json").unlink(missing_ok=True)
-            raise DataError(t("an intermediate result is damaged"), where=str(path), hint=t("run it again"))
+            raise damaged(path)
         self.rows += marker["rows"]
         if not self._is_plain:
             self._files.extend([file] * marker["rows"])

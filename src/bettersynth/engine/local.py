@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from bettersynth.engine.ray import RayPool
 
 WORK = ".work"
-_ROWS_AT_ONCE, _PICTURES_AT_ONCE = 4096, 256
+_ROWS_AT_ONCE, _MODEL_ROWS_AT_ONCE = 4096, 256
+_PICTURES_AT_ONCE = 64  # decoded pictures stay in memory, some megabytes each, until the last operator has seen them
 
 
 @dataclass
@@ -244,7 +245,7 @@ def _run_stage(
     todo = [job for job in jobs if job.number not in markers]
     state.cached += len(markers)
     state.computed += len(todo)
-    at_once = _PICTURES_AT_ONCE if stage.pixels else _ROWS_AT_ONCE
+    at_once = _MODEL_ROWS_AT_ONCE if stage.models else _PICTURES_AT_ONCE if stage.pixels else _ROWS_AT_ONCE
     verdict = str(state.verdict) if state.verdict else None
     has_scores = any(phase.kind == "score_keep" for phase in stage.phases)
     # The folder is the same for every threshold: its files are named after what goes into the stage.
@@ -271,11 +272,10 @@ def _run_stage(
         """Give the shards that are done, as far as those before them are, to the result."""
         while waiting and waiting[0].number in markers:
             job = waiting.popleft()
-            path = folder / f"{job.number:06d}.trace"
-            writer.add_trace(path)
+            path, marker = folder / f"{job.number:06d}.trace", markers[job.number]
+            writer.add_trace(path, marker)
             if lines is not None:
-                file = source.shards[job.number].file
-                writer.add_rows(path.with_suffix(".lines"), markers[job.number], file)
+                writer.add_rows(path.with_suffix(".lines"), marker, source.shards[job.number].file)
 
     report()
     hand_on()
@@ -340,7 +340,7 @@ def _marker(folder: Path, job: ShardJob) -> dict[str, Any] | None:
         return None
     data = ".lines" if marker.get("lines") else ".arrow"
     whole = all(path.with_suffix(suffix).is_file() for suffix in (data, ".trace"))
-    return marker if whole and marker.get("key") == job.key else None
+    return marker if whole and marker.get("key") == job.key and "trace" in marker else None
 
 
 def _reduce(stage: Stage, settings: Settings, state: _State, work: Path) -> None:
@@ -354,7 +354,9 @@ def _reduce(stage: Stage, settings: Settings, state: _State, work: Path) -> None
     name = f"verdict-{key[:16]}"
     path, facts_path = work / "stages" / f"{name}.arrow", work / "stages" / f"{name}.json"
     if not facts_path.is_file() or not path.is_file():
-        tables = [load_arrow(shard.path, lambda n: n == ID or n.startswith(PARTIAL)) for shard in state.shards]
+        tables = [
+            load_arrow(shard.path, shard.digest, lambda n: n == ID or n.startswith(PARTIAL)) for shard in state.shards
+        ]
         # An empty input has no shards at all.
         partials = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
         partials = partials.rename_columns([name.removeprefix(PARTIAL) for name in partials.column_names])

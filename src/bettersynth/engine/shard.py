@@ -21,7 +21,7 @@ from bettersynth.core.errors import BetterSynthError, DataError
 from bettersynth.core.lang import language, set_language, t
 from bettersynth.core.sample import RowKey
 from bettersynth.engine import trace, view
-from bettersynth.engine.arrow_files import concat, concat_or_empty, read_columns, write_arrow, write_whole
+from bettersynth.engine.arrow_files import concat, concat_or_empty, damaged, load_arrow, write_arrow, write_whole
 from bettersynth.engine.jobs import BASE_SCHEMA, FIELD, PARTIAL, Quarantined, ShardJob, StageJob, StepCount
 from bettersynth.engine.lines import lines_of
 from bettersynth.engine.phase import Phase
@@ -180,14 +180,7 @@ class ShardRun:
 
     def _load(self) -> Batch:
         path = Path(self.shard.upstream or "")
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(t("an intermediate result is gone"), where=str(path), hint=t("run it again")) from error
-        if xxhash.xxh3_128_hexdigest(data) != self.shard.upstream_digest:
-            path.with_suffix(".json").unlink(missing_ok=True)
-            raise DataError(t("an intermediate result is damaged"), where=str(path), hint=t("run it again"))
-        table = read_columns(data, lambda name: not name.startswith(PARTIAL))
+        table = load_arrow(path, self.shard.upstream_digest, lambda name: not name.startswith(PARTIAL))
         if not self.shard.poisoned:
             return concat(table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)])
         return self._without_poisoned(concat(table.to_batches()))
@@ -212,8 +205,11 @@ class ShardRun:
     def _verdict(self) -> pa.Table | None:
         if self.stage.verdict is None:
             return None
-        with pa.ipc.open_file(self.stage.verdict) as reader:
-            table = reader.read_all().slice(self.shard.verdict_offset)
+        try:
+            with pa.ipc.open_file(self.stage.verdict) as reader:
+                table = reader.read_all().slice(self.shard.verdict_offset)
+        except pa.ArrowInvalid as error:
+            raise damaged(Path(self.stage.verdict)) from error
         mask = self.poisoned_mask
         return table if mask is None else table.slice(0, len(mask)).filter(pa.array(~mask))
 
@@ -550,12 +546,13 @@ def run_shard(stage: StageJob, shard: ShardJob, ctx: OpContext) -> dict[str, Any
         lines, beside, kept = lines_of(rows, stage.lines)
         data_digest, sizes = write_whole(folder / f"{name}.lines", lines, beside), [len(lines), len(beside)]
         run.events.append(kept)
-    write_arrow(folder / f"{name}.trace", concat_or_empty(pa.concat_tables([trace.events(0), *run.events])))
+    events = concat_or_empty(pa.concat_tables([trace.events(0), *run.events]))
     marker = {
         "key": shard.key,
         "rows": rows.num_rows,
         "digest": data_digest,
         "lines": sizes,
+        "trace": write_arrow(folder / f"{name}.trace", events),
         "counts": [[step, op, asdict(count)] for (step, op), count in run.counts.items()],
         "quarantine": [asdict(row) for row in run.quarantine],
         "flags": dict(ctx.flags - flags_before),

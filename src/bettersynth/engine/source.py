@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import json
 import os
+from array import array
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,8 +28,10 @@ from bettersynth.formats.remote import fetch
 if TYPE_CHECKING:  # workers need no recipe, and what reads one takes long to import
     from bettersynth.config.recipe import Input
 
-_MIN_ROWS, _MAX_ROWS = 512, 8192
-_SHARDS, _TEXT_SHARDS = 64, 16  # wanted; rows without pictures are cheap, and a shard has a price of its own
+_MAX_ROWS = 8192
+# (shards wanted, fewest rows of one): rows without pictures are cheap, and a shard has a price of its own.
+_PICTURE_SHARDS, _TEXT_SHARDS = (64, 128), (16, 512)
+_MAX_BYTES = 32 << 20  # a worker holds a shard's lines several times over
 _LOOK_BYTES = 1 << 16
 _SHUFFLE_SEED = 42  # Data-Juicer's, so that the same rows are drawn
 
@@ -110,7 +114,7 @@ def freeze(
     shards: list[SourceShard] = []
     total = 0
     for file in files:
-        for span in jsonl.split_lines(Path(file.path), lines_per_range=rows):
+        for span in jsonl.split_lines(Path(file.path), lines_per_range=rows, bytes_per_range=_MAX_BYTES):
             digest = _picture_digest(Path(file.path), span, Path(file.image_root), options.image_key)
             shards.append(SourceShard(len(shards), file.number, span, digest))
             total += span.lines
@@ -121,8 +125,9 @@ def freeze(
 def _rows_per_shard(paths: list[Path], image_key: str) -> int:
     """Few enough that workers share the work and little is lost when one dies, enough that a shard's price is small."""
     counts = [jsonl.count_lines(path) for path in paths]
-    wanted = _SHARDS if any(_names_pictures(path, image_key) for path in paths) else _TEXT_SHARDS
-    return max(_MIN_ROWS, min(_MAX_ROWS, -(-sum(counts) // wanted)))
+    has_pictures = any(_names_pictures(path, image_key) for path in paths)
+    wanted, fewest = _PICTURE_SHARDS if has_pictures else _TEXT_SHARDS
+    return max(fewest, min(_MAX_ROWS, -(-sum(counts) // wanted)))
 
 
 def _names_pictures(path: Path, image_key: str) -> bool:
@@ -150,24 +155,25 @@ def _sample(parts: list[SourceFile], source: Input, number: int, work: Path) -> 
 
     Files of one folder become one file in drawn order; ``limit`` alone keeps the first rows.
     """
-    offsets: list[tuple[int, int]] = []
+    places, positions = array("q"), array("q")  # numbers only, as there may be millions of rows
     for place, part in enumerate(parts):
         with open(part.path, "rb") as handle:
             position = 0
             for line in handle:
                 if line.strip():
-                    offsets.append((place, position))
+                    places.append(place)
+                    positions.append(position)
                 position += len(line)
-    offsets = offsets[: source.limit]
-    order = np.arange(len(offsets))
+    rows = len(places[: source.limit])
+    order = np.arange(rows)
     if source.take is not None:
-        order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(offsets))
-        order = np.resize(order, source.take) if len(order) else order
+        order = np.random.default_rng(_SHUFFLE_SEED).permutation(rows)
+        order = np.resize(order, source.take) if rows else order
     roots = dict.fromkeys(part.image_root for part in parts)
     drawn = []
     for group, root in enumerate(roots):
         copy = work / f"source-{number + group}-drawn.jsonl"
-        chosen = [offsets[row] for row in order.tolist() if parts[offsets[row][0]].image_root == root]
+        chosen = ((places[row], positions[row]) for row in order if parts[places[row]].image_root == root)
         _copy_lines(copy, [Path(part.path) for part in parts], chosen)
         stamps = tuple(stamp for part in parts for stamp in part.stamps)
         drawn.append(SourceFile(number + group, str(copy.resolve()), parts[0].name, root, stamps))
@@ -182,7 +188,7 @@ def _copy_lines(copy: Path, paths: list[Path], chosen: Iterable[tuple[int, int]]
             for place, position in chosen:
                 handles[place].seek(position)
                 target.write(handles[place].readline().rstrip(b"\r\n") + b"\n")
-    if not copy.is_file() or temp.read_bytes() != copy.read_bytes():
+    if not copy.is_file() or not filecmp.cmp(temp, copy, shallow=False):
         temp.replace(copy)
     temp.unlink(missing_ok=True)
 

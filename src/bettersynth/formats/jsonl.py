@@ -55,8 +55,13 @@ def count_lines(path: Path) -> int:
     return lines + (last != b"\n")
 
 
-def split_lines(path: Path, *, lines_per_range: int) -> list[LineRange]:
-    """Cut a file into ranges of whole lines; depends on the file and ``lines_per_range`` alone."""
+def split_lines(path: Path, *, lines_per_range: int, bytes_per_range: int = 1 << 62) -> list[LineRange]:
+    """Cut a file into ranges of whole lines; depends on the file and these numbers alone.
+
+    Args:
+        lines_per_range: lines of a range, except for the last.
+        bytes_per_range: a range ends earlier, with the line with which it reaches this size.
+    """
     ranges: list[LineRange] = []
     start = position = lines = 0
     first, state = 1, xxhash.xxh3_128()
@@ -66,11 +71,12 @@ def split_lines(path: Path, *, lines_per_range: int) -> list[LineRange]:
             ends = np.flatnonzero(np.frombuffer(block, np.uint8) == _FEED) + 1
             view, at, used = memoryview(block), 0, 0
             while used < len(ends):
-                count = min(lines_per_range - lines, len(ends) - used)
+                full = int(np.searchsorted(ends, start + bytes_per_range - (position - at)))
+                count = max(1, min(lines_per_range - lines, len(ends) - used, full + 1 - used))
                 stop = int(ends[used + count - 1])
                 state.update(view[at:stop])
                 position, at, lines, used = position + stop - at, stop, lines + count, used + count
-                if lines == lines_per_range:
+                if lines == lines_per_range or position - start >= bytes_per_range:
                     ranges.append(LineRange(start, position, first, lines, state.hexdigest()))
                     start, first, lines, state = position, first + lines, 0, xxhash.xxh3_128()
             state.update(view[at:])

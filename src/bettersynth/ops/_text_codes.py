@@ -10,7 +10,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -39,25 +39,23 @@ class Codes:
             for all that do not fit a byte. wide: positions of code points above 254.
     """
 
-    __slots__ = ("_rows", "codes", "narrow", "starts", "wide")
+    __slots__ = ("_rows", "codes", "is_ascii", "narrow", "starts", "wide")
 
     def __init__(self, column: Any) -> None:
         _, offsets_buffer, data = column.buffers()
         offsets = np.frombuffer(offsets_buffer, np.int32)[column.offset : column.offset + len(column) + 1]
         raw = b"" if data is None else bytes(memoryview(data)[int(offsets[0]) : int(offsets[-1])])
         self._rows: U32 | None = None
-        if raw.isascii():
-            self.narrow = np.frombuffer(raw, np.uint8)
+        self.is_ascii = raw.isascii()
+        if self.is_ascii:
+            self.narrow, self.wide = np.frombuffer(raw, np.uint8), np.zeros(0, np.int64)
             self.codes = self.narrow.astype(np.uint32)
-            self.wide = np.zeros(0, np.int64)
             self.starts = (offsets - offsets[0]).astype(np.int64)
             return
-        self.codes = np.frombuffer(raw.decode().encode("utf-32-le"), np.uint32)
-        self.narrow = self.codes.astype(np.uint8)
+        library = native.library(len(column))
+        decode = _decoded if library is None or not _decodes(library) else partial(_compiled_codes, library)
+        self.codes, self.narrow, self.starts = decode(raw, offsets)
         self.wide = np.flatnonzero(self.codes > 254)
-        self.narrow[self.wide] = 255
-        lengths = pc.utf8_length(column).to_numpy()
-        self.starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
 
     def __len__(self) -> int:
         """Number of texts."""
@@ -86,11 +84,40 @@ class Codes:
 
     def rows_at(self, positions: I64) -> I64:
         """The texts, each once and in order, that hold these characters."""
-        return np.unique(np.searchsorted(self.starts[1:], positions, side="right"))
+        there = np.zeros(len(self), bool)
+        there[np.searchsorted(self.starts[1:], positions, side="right")] = True
+        return np.flatnonzero(there)
 
     def rows_with(self, flags: npt.NDArray[Any]) -> I64:
         """The texts with at least one character whose flag is set."""
         return self.rows_at(np.flatnonzero(flags))
+
+
+def _decoded(raw: bytes, offsets: npt.NDArray[np.int32]) -> tuple[U32, U8, I64]:
+    """Code points of UTF-8, the same as bytes with 255 for all above, and where each text begins among them."""
+    is_first = (np.frombuffer(raw, np.uint8) & 0xC0) != 0x80
+    before = np.concatenate(([0], np.cumsum(is_first, dtype=np.int64)))
+    codes = np.frombuffer(raw.decode().encode("utf-32-le"), np.uint32)
+    return codes, np.minimum(codes, 255).astype(np.uint8), before[offsets - offsets[0]]
+
+
+def _compiled_codes(library: Any, raw: bytes, offsets: npt.NDArray[np.int32]) -> tuple[U32, U8, I64]:
+    codes, narrow = np.empty(len(raw), np.uint32), np.empty(len(raw), np.uint8)
+    starts, data = np.empty(len(offsets), np.int64), np.frombuffer(raw, np.uint8)
+    where = (native.address(data), native.address(offsets), ctypes.c_int64(len(offsets) - 1))
+    library.bs_codes.restype = ctypes.c_int64
+    count = library.bs_codes(*where, *(native.address(found) for found in (codes, narrow, starts)))
+    return codes[:count], narrow[:count], starts
+
+
+@lru_cache(maxsize=4)
+def _decodes(library: Any) -> bool:
+    """Whether the compiled function decodes as Python does."""
+    texts = ["", "a\u00e9\u07ff", "\u0800\uffff\ud7ff", "\U00010000z\U0010ffff", "", "\x00\x7f\x80\xfe\xff\u0100"]
+    offsets = np.cumsum([7, *(len(text.encode()) for text in texts)], dtype=np.int32)
+    raw = "".join(texts).encode()
+    pairs = zip(_compiled_codes(library, raw, offsets), _decoded(raw, offsets), strict=True)
+    return all(np.array_equal(ours, expected) for ours, expected in pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +181,13 @@ class CharTable:
         if self._wide is None:
             self._wide = np.full(sys.maxunicode + 1, _UNKNOWN, np.uint8)
         values = self._wide[found]
-        unknown = found[values == _UNKNOWN]
-        if len(unknown):
-            for code in np.unique(unknown).tolist():
-                self._wide[code] = int(self._of(chr(code)))
+        unknown = values == _UNKNOWN
+        if unknown.any():
+            asked = np.zeros(sys.maxunicode + 1, bool)  # many texts share few characters: faster than sorting them
+            asked[found[unknown]] = True
+            fresh = np.flatnonzero(asked)
+            answers = map(int, map(self._of, map(chr, fresh.tolist())))
+            self._wide[fresh] = np.fromiter(answers, np.uint8, len(fresh))
             values = self._wide[found]
         return values
 

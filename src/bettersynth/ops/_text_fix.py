@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import re
 import unicodedata
+from bisect import bisect
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import and_
@@ -32,8 +33,8 @@ _LONG = 100_000  # characters; ftfy cuts segments of a million in pieces
 # Blocks without characters that join with the one before: before the Hangul jamo (marks aside), CJK, Hangul syllables,
 # and symbols of the supplementary plane.
 _NEVER_JOIN = (
-    *((0x80, 0x0900), (0x1E00, 0x302A), (0x3040, 0x3099), (0x309D, 0xA000)),
-    *((0xAC00, 0xD7A4), (0x1F000, 0x1FB00)),
+    *(0x80, 0x0900, 0x1E00, 0x302A, 0x3040, 0x3099, 0x309D, 0xA000),
+    *(0xAC00, 0xD7A4, 0x1F000, 0x1FB00),
 )
 
 
@@ -93,9 +94,8 @@ def may_be_mojibake(text: str) -> bool:
 
 def is_inert(character: str, form: Form) -> bool:
     """Whether a character is normal in every neighbourhood; False when in doubt."""
-    code = ord(character)
     return (
-        any(first <= code < stop for first, stop in _NEVER_JOIN)
+        bisect(_NEVER_JOIN, ord(character)) % 2 == 1  # first, stop, first, stop, ...
         and unicodedata.combining(character) == 0
         and unicodedata.category(character)[0] != "M"
         and unicodedata.is_normalized(form, character)

@@ -168,6 +168,8 @@ def _kind_table(lower: bool) -> CharTable:
         if character in _SEPARATORS:
             return _SEPARATOR
         seen = character.lower() if lower else character
+        if len(seen) == 1:
+            return _SPECIAL if seen in special else _ORDINARY
         return _SPECIAL if all(part in special for part in seen) else _ORDINARY
 
     return CharTable(kind)

@@ -12,7 +12,7 @@ import pytest
 
 from bettersynth.core.artifact import Artifact
 from bettersynth.core.errors import DataError
-from bettersynth.engine import trace
+from bettersynth.engine import source, trace
 from bettersynth.engine.jobs import BASE_SCHEMA, LineSettings
 from bettersynth.engine.lines import lines_of
 from bettersynth.engine.local import process
@@ -83,6 +83,29 @@ def test_damaged_lines_are_made_again(damage: str, recipe: Any, tmp_path: Path) 
             process(recipe(PROCESS), out=tmp_path / "o", workers=1)
         assert not Artifact.exists(tmp_path / "o") and not [p for p in (tmp_path / "o").glob(".*") if p.name != ".work"]
     assert process(recipe(PROCESS), out=tmp_path / "o", workers=1).digest == good.digest
+
+
+@pytest.mark.parametrize("damage", ["arrow", "trace", "verdict"])
+def test_other_damaged_files_are_made_again(damage: str, recipe: Any, tmp_path: Path) -> None:
+    text = "  - words_num_filter: {min_num: 2}\n  - document_deduplicator:\n"
+    good, stages = process(recipe(text), out=tmp_path / "o", workers=1), tmp_path / "o" / ".work" / "stages"
+    (tmp_path / "o" / "manifest.json").unlink()
+    for path in [*stages.glob("01-*/*.json"), *(stages.glob("verdict-*.json") if damage == "arrow" else ())]:
+        path.unlink()
+    victim = next(stages.glob("verdict-*.arrow" if damage == "verdict" else f"00-*/000000.{damage}"))
+    victim.write_bytes(victim.read_bytes()[:-30])
+    with pytest.raises(DataError, match="damaged"):
+        process(recipe(text), out=tmp_path / "o", workers=1)
+    assert process(recipe(text), out=tmp_path / "o", workers=1).digest == good.digest
+
+
+def test_long_rows_make_small_shards(recipe: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = process(recipe(PROCESS), out=tmp_path / "a", workers=1)
+    monkeypatch.setattr(source, "_MAX_BYTES", (data / "d.jsonl").stat().st_size // 4)
+    parts = process(recipe(PROCESS), out=tmp_path / "b", workers=1)
+    assert whole.run["shards_computed"] == 2 and parts.run["shards_computed"] in (8, 10)
+    names = [name for name in whole.files if name != trace.TRACE_FILE]  # its order is that of the shards
+    assert {name: parts.files[name] for name in names} == {name: whole.files[name] for name in names}
 
 
 def test_other_keys_for_the_lines_make_only_the_last_stage_again(recipe: Any, tmp_path: Path) -> None:

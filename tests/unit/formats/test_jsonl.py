@@ -63,8 +63,11 @@ def test_a_damaged_gz_is_an_error(tmp_path: Path) -> None:
         list(jsonl.read_rows(tmp_path / "d.jsonl.gz"))
 
 
-@given(st.lists(st.text(alphabet='ab\r {}"\\1', max_size=8), max_size=8), st.integers(1, 4), st.integers(1, 9))
-def test_no_line_is_lost_whatever_the_ranges_and_blocks(lines: list[str], size: int, block: int) -> None:
+@given(
+    st.lists(st.text(alphabet='ab\r {}"\\1', max_size=8), max_size=8),
+    *(st.integers(1, 4), st.integers(1, 30), st.integers(1, 9)),
+)
+def test_no_line_is_lost_whatever_the_ranges_and_blocks(lines: list[str], size: int, most: int, block: int) -> None:
     data = "\n".join(lines).encode()
     import tempfile
 
@@ -73,7 +76,10 @@ def test_no_line_is_lost_whatever_the_ranges_and_blocks(lines: list[str], size: 
         path.write_bytes(data)
         whole = list(jsonl.parse_lines(data))
         with patch.object(jsonl, "_BLOCK_BYTES", block):
-            spans = jsonl.split_lines(path, lines_per_range=size)
+            spans = jsonl.split_lines(path, lines_per_range=size, bytes_per_range=most)
+        ends = [data.rfind(b"\n", span.start, span.stop - 1) + 1 for span in spans]  # where the last line begins
+        assert all(span.lines <= size and end - span.start < most for span, end in zip(spans, ends, strict=True))
+        assert all(span.lines == size or span.stop - span.start >= most for span in spans[:-1])
         parts = [r for s in spans for r in jsonl.parse_lines(jsonl.read_range(path, s), first_line=s.first_line)]
         assert parts == whole
         assert sum(s.lines for s in spans) == jsonl.count_lines(path)

@@ -34,7 +34,7 @@ class FixUnicodeMapper(SelectiveTextMapper):
         """Texts with a character that a repair touches, or with two neighbours that could be mojibake."""
         kinds = fix_table(self.form()).look_up(codes)
         places = np.flatnonzero(kinds == TOUCHED)
-        if len(codes.narrow) and int(codes.narrow.max()) > 127:
+        if not codes.is_ascii:
             places = np.concatenate([places, neighbours(kinds == PAIRED, kinds == PAIRED)])
         return codes.rows_at(places)
 
