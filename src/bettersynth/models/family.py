@@ -159,15 +159,20 @@ class Processor(Protocol):
 
 
 class ModelFamily(Protocol):
-    """All that the trainer needs of a model family."""
+    """All that the trainer needs of a model family.
+
+    Loading with ``dtype=None`` gives parameters as they are stored, mapped from their files: whoever reads the same
+    files on the same machine shares that memory. They must not be written to; what an adapter is loaded into is
+    float32 in memory of its own.
+    """
 
     name: str
 
-    def load_base(self, spec: BaseFolders, *, dtype: torch.dtype, seed: int) -> nn.Module:
+    def load_base(self, spec: BaseFolders, *, dtype: torch.dtype | None, seed: int) -> nn.Module:
         """The start of stage 1: base models plus fresh connecting parts drawn from ``seed``."""
         ...
 
-    def load_checkpoint(self, folder: Path, *, dtype: torch.dtype, model_zoo: Path | None = None) -> nn.Module:
+    def load_checkpoint(self, folder: Path, *, dtype: torch.dtype | None, model_zoo: Path | None = None) -> nn.Module:
         """A full checkpoint, towers included."""
         ...
 

@@ -74,7 +74,9 @@ def _read_index(path: Path) -> dict[str, str]:
 def load_tensors(path: Path) -> Tensors:
     """All tensors of one ``.safetensors`` file or one torch pickle, on the CPU.
 
-    A pickle that nests its tensors under ``model`` or ``state_dict`` is unwrapped.
+    They are mapped from the file: a page takes memory when it is read, one time for all processes of a machine, and
+    the system may drop it again. Only old pickles (before torch 1.6) are read as a whole. A pickle that nests its
+    tensors under ``model`` or ``state_dict`` is unwrapped.
 
     Raises:
         DataError: the file is missing, damaged, holds no tensors, or is a pickle that would run code.
@@ -92,7 +94,8 @@ def load_tensors(path: Path) -> Tensors:
 
 def _load_pickle(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # The old form of a pickle is no zip file and cannot be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         message = str(error)
         if "lobal" not in message:  # torch speaks of an unsupported "GLOBAL" or "Unsupported global"
@@ -149,12 +152,17 @@ def save_pickle(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     _write(path, lambda temporary: torch.save(_storable(tensors), temporary))
 
 
-def save_sharded(tensors: Mapping[str, torch.Tensor], folder: Path, max_bytes: int = DEFAULT_SHARD_BYTES) -> None:
-    """Write ``model-XXXXX-of-XXXXX.safetensors`` and the index, which is written last."""
+def save_sharded(
+    tensors: Mapping[str, torch.Tensor], folder: Path, dtype: torch.dtype, max_bytes: int = DEFAULT_SHARD_BYTES
+) -> None:
+    """Write ``model-XXXXX-of-XXXXX.safetensors`` and the index, which is written last.
+
+    Tensors become ``dtype`` as their shard is written, so that no more than one shard is copied at a time.
+    """
     shards: list[dict[str, torch.Tensor]] = [{}]
     filled = 0
     for name, tensor in tensors.items():
-        size = tensor.numel() * tensor.element_size()
+        size = tensor.numel() * dtype.itemsize
         if shards[-1] and filled + size > max_bytes:
             shards.append({})
             filled = 0
@@ -163,9 +171,9 @@ def save_sharded(tensors: Mapping[str, torch.Tensor], folder: Path, max_bytes: i
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_tensors(shard, folder / name)
+        save_tensors({key: tensor.to(dtype) for key, tensor in shard.items()}, folder / name)
         weight_map.update(dict.fromkeys(shard, name))
-    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    total = sum(tensor.numel() * dtype.itemsize for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     write_json(index, folder / SAFE_INDEX)
 

@@ -14,7 +14,6 @@ from bettersynth.core.errors import DataError
 from bettersynth.core.fingerprint import digest_file, digest_json
 from bettersynth.core.lang import t
 from bettersynth.models.family import BaseFolders, ModelFamily
-from bettersynth.train.prepare import COMPUTE_DTYPES
 from bettersynth.train.zoo import ZOO, zoo_folder, zoo_problems
 
 
@@ -37,15 +36,16 @@ def base_folders(config: StageConfig) -> BaseFolders:
     )
 
 
-def load_start(config: StageConfig, family: ModelFamily, dtype: torch.dtype = torch.float32) -> nn.Module:
+def load_start(config: StageConfig, family: ModelFamily, dtype: torch.dtype | None = torch.float32) -> nn.Module:
     """The model as it is before the first step: bases or checkpoint, with the adapter on top.
 
-    Where a family can, low-rank training reads the frozen weights in the precision that they are kept in.
+    Args:
+        config: says from which files.
+        family: the model's family.
+        dtype: of the parameters; None: as they are stored, in memory shared with other processes, for a
+            :mod:`placement <bettersynth.train.placement>` to take what it keeps.
     """
-    load_for_lora = getattr(family, "load_for_lora", None) if config.lora is not None else None
-    if config.init_from is not None and load_for_lora is not None:
-        model: nn.Module = load_for_lora(config.init_from, dtype=COMPUTE_DTYPES[config.precision])
-    elif config.init_from is not None:
+    if config.init_from is not None:
         model = family.load_checkpoint(config.init_from, dtype=dtype, model_zoo=config.model_zoo)
     else:
         model = family.load_base(base_folders(config), dtype=dtype, seed=config.seed)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 GIB = 2**30
 HOST_BASE_BYTES = 3 * GIB // 2
-"""Interpreter, PyTorch with its device libraries, tokenizer: resident before anything is loaded."""
+"""Interpreter, PyTorch with its device libraries, tokenizer: resident in a process before anything is loaded."""
 SPARE_RATIO = 0.08
 """Share of a device's memory left to kernels' own workspace, its context and the allocator's fragments."""
 EFFICIENCY = 0.40
@@ -83,6 +82,6 @@ def on_cards(
     )
 
 
-def host_bytes(*, load: int, steady: Iterable[int]) -> int:
-    """Peak of the host: either while weights are read, or what is kept while training."""
-    return HOST_BASE_BYTES + max(load, sum(steady))
+def host_bytes(processes: int, *moments: int) -> int:
+    """Peak of the host, given what all processes together hold at the moments when it may be."""
+    return processes * HOST_BASE_BYTES + max(moments)

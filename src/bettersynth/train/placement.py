@@ -15,6 +15,7 @@ from bettersynth.train import optim, shards
 from bettersynth.train.distributed import Devices
 from bettersynth.train.offload import build_offload
 from bettersynth.train.optim import NamedParameters
+from bettersynth.train.prepare import settle
 from bettersynth.train.sharding import Sharded
 
 
@@ -72,7 +73,8 @@ class Replicated:
     is_lockstep = False
 
     def __init__(self, config: StageConfig, model: nn.Module, devices: Devices) -> None:
-        if any(tensor.device != devices.device for tensor in (*model.parameters(), *model.buffers())):
+        settle(config, model.parameters(), devices.device)
+        if any(buffer.device != devices.device for buffer in model.buffers()):
             model.to(devices.device)
         self.trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
         devices.broadcast_([parameter.data for _, parameter in self.trained])

@@ -15,6 +15,8 @@ from bettersynth.config.train import StageConfig
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.models.family import Batch, ModelFamily, Processor, load_family
+from bettersynth.models.weights import DEFAULT_SHARD_BYTES
+from bettersynth.train import memory
 from bettersynth.train.bases import load_start, start_digests
 from bettersynth.train.checkpoint import saved_states
 from bettersynth.train.data import prepare
@@ -27,7 +29,7 @@ from bettersynth.train.mixture import pack_batches
 from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_processor
 from bettersynth.train.sampler import OrderSpec, micro_batches
 from bettersynth.train.sharding import problems
-from bettersynth.train.split_plan import split
+from bettersynth.train.split_plan import GATHERED, split
 from bettersynth.train.stages import StageJob, build_processor, finished_stage
 from bettersynth.train.trainer import order_spec
 
@@ -36,8 +38,9 @@ Status = Literal["to do", "continues", "done"]
 TEXT_TOKENS = 128
 """Text of a sample beside its picture, where no data says how long it is; half of it is learnt from."""
 _STORED_BYTES = 2
-"""Bytes of a number in base model files (bf16); while they are read, both copies exist."""
-_LOADED_BYTES = 4
+"""Bytes of a number in base model files (bf16) of which only the sizes are known."""
+_MASTER_BYTES = 4
+"""Bytes of a trained number: its float32 weight."""
 _PICTURES = ("images", "packed_vit_tokens", "packed_vit_features", "padded_latent")
 """Inputs of a batch that hold pictures: what is prepared ahead is kept on the host."""
 _STATE_COPIES = 1
@@ -97,7 +100,8 @@ def plan_stage(config: StageConfig, *, out: Path | None = None, num_devices: int
         notes.append(t("{path} does not exist yet; stage 1 writes it", path=config.adapter))
         config, out = config.model_copy(update={"adapter": None}), None
     family = load_family(config.family)
-    model = load_start(config, family, dtype=torch.bfloat16)
+    model = load_start(config, family, dtype=None)
+    stored = sum(parameter.nbytes for parameter in model.parameters())
     processor = build_processor(config, family, model)
     data = prepare(config, processor)
     spec = order_spec(config, data)
@@ -106,7 +110,7 @@ def plan_stage(config: StageConfig, *, out: Path | None = None, num_devices: int
     if config.techniques:
         notes.append(t("what techniques keep (teachers, averages) is not planned; it comes on top"))
     is_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
-    work = _Work(largest, usual, passes, spec.total, num_devices, is_cpu)
+    work = _Work(largest, usual, passes, spec.total, num_devices, is_cpu, stored)
     needs = _needs(config, family, model, work)
     status, done = _status(config, out, num_devices, spec.steps)
     return StagePlan(
@@ -157,7 +161,8 @@ def plan_shapes(config: StageConfig, sizes: str, *, num_devices: int = 1, tokens
         raise ConfigError(t("nothing says how many samples there are"), expected="max_samples | samples_seen")
     batch: Batch = example(model, config.per_device_batch_size, length, is_packed=config.packing)
     passes = -(-samples // config.per_device_batch_size)
-    work = _Work(batch, None, passes, samples, num_devices, is_cpu=config.device == "cpu")
+    stored = _STORED_BYTES * sum(parameter.numel() for parameter in model.parameters())
+    work = _Work(batch, None, passes, samples, num_devices, config.device == "cpu", stored)
     needs = _needs(config, family, model, work)
     global_batch = config.global_batch or 1
     note = t("{sizes}, every sample with one picture and {n} tokens in all", sizes=sizes, n=length)
@@ -230,7 +235,7 @@ def _collate(data: TrainingSet, processor: Processor, indices: Sequence[int]) ->
 
 @dataclass(frozen=True)
 class _Work:
-    """What a stage's need follows from, besides its settings: batches, forward passes, samples, devices."""
+    """What a stage's need follows from, besides its settings: batches, passes, samples, devices, bytes in files."""
 
     largest: Batch
     usual: Batch | None
@@ -238,6 +243,7 @@ class _Work:
     samples: int
     num_devices: int
     is_cpu: bool
+    stored_bytes: int
 
 
 def _needs(config: StageConfig, family: ModelFamily, model: nn.Module, work: _Work) -> dict[str, Any]:
@@ -253,19 +259,12 @@ def _needs(config: StageConfig, family: ModelFamily, model: nn.Module, work: _Wo
     if is_split:
         busy = forecast(config, family, model, work.largest, update=False)  # where an update would be the peak
         found = split(config, family, model, (found, busy), work.num_devices)
-    pictures = sum(work.largest[name].nbytes for name in _PICTURES if name in work.largest)
-    ahead = max(1, config.workers) * config.prefetch_batches
-    each = [config.pixel_cache_bytes, ahead * pictures, found.peak_bytes if work.is_cpu else 0]
-    if not is_split:  # split weights are on the host once, whole ones in every process
-        each.append(found.host_bytes)
-    steady = [*(work.num_devices * size for size in each), found.host_bytes if is_split else 0]
-    load = work.num_devices * _load_bytes(config, family, found)
     return {
         "trainable_parameters": found.trained,
         "frozen_parameters": found.frozen,
         "memory_bytes": found.parts,
         "peak_bytes": found.peak_bytes,
-        "host_bytes": host_bytes(load=load, steady=steady),
+        "host_bytes": _host(config, found, work),
         "disk_bytes": _disk(config, found, beside),
         "flops": flops,
         "cards": on_cards(found.peak_bytes, flops, devices=work.num_devices, **_bus(config, found, work)),
@@ -284,12 +283,32 @@ def _split_notes(config: StageConfig, num_devices: int) -> list[str]:
     ]
 
 
-def _load_bytes(config: StageConfig, family: ModelFamily, found: Forecast) -> int:
-    """The host's memory while weights are read: twice where the whole file and the model exist together."""
-    if not hasattr(family, "load_for_lora"):
-        return (_STORED_BYTES + _LOADED_BYTES) * (found.trained + found.frozen)
-    frozen = _LOADED_BYTES if config.lora is None else COMPUTE_DTYPES[config.precision].itemsize
-    return _LOADED_BYTES * found.trained + frozen * found.frozen
+def _host(config: StageConfig, found: Forecast, work: _Work) -> int:
+    """The host's memory of all processes: while weights are read, while training, or while the result is written.
+
+    Files are mapped once for all, and what a process keeps of them is copied part by part. Process 0 alone writes.
+    """
+    is_split = _is_split(config, work.num_devices)
+    pictures = sum(work.largest[name].nbytes for name in _PICTURES if name in work.largest)
+    ahead = max(1, config.workers) * config.prefetch_batches
+    each = config.pixel_cache_bytes + ahead * pictures + (found.peak_bytes if work.is_cpu else 0)
+    copies = 1 if is_split else work.num_devices  # of what is offloaded: split weights are on the host once
+    offloaded = found.host_bytes * copies
+    masters = _MASTER_BYTES * found.trained * copies if config.offload_optimizer else 0
+
+    def on_cpu(*names: str) -> int:
+        return work.num_devices * sum(found.parts.get(name, 0) for name in names) if work.is_cpu else 0
+
+    loading = work.stored_bytes + on_cpu(memory.TRAINED, memory.FROZEN, GATHERED) + masters
+    if config.lora is not None and config.lora.quantize is not None:  # packed on the host
+        loading += work.num_devices * found.parts[memory.FROZEN]
+    size = COMPUTE_DTYPES[config.precision].itemsize
+    writing = offloaded - masters + on_cpu(memory.TRAINED, memory.FROZEN, memory.OPTIMIZER)
+    if config.stage != 1:  # the gradients, as large as the masters, are gone by then
+        writing += min(size * (found.trained + found.frozen), DEFAULT_SHARD_BYTES)
+    if is_split:
+        writing += _MASTER_BYTES * found.trained + size * found.frozen
+    return host_bytes(work.num_devices, loading, work.num_devices * each + offloaded, writing)
 
 
 def _bus(config: StageConfig, found: Forecast, work: _Work) -> dict[str, float]:

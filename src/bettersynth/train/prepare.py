@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -15,7 +17,7 @@ COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.f
 
 
 def prepare_model(config: StageConfig, family: ModelFamily, model: nn.Module) -> None:
-    """Freeze and cast a model where it is; the trained parameters stay float32.
+    """Freeze a model and fit it to the settings; nothing is moved or cast, see :func:`settle`.
 
     Raises:
         ConfigError: the family trains nothing in this stage, or cannot do what the config asks for.
@@ -38,8 +40,6 @@ def prepare_model(config: StageConfig, family: ModelFamily, model: nn.Module) ->
         names -= freeze(model, config.unified.freeze)  # type: ignore[union-attr]
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
-        if name not in names:
-            parameter.data = parameter.data.to(COMPUTE_DTYPES[config.precision])
     if config.gradient_checkpointing:
         enable = getattr(family, "enable_gradient_checkpointing", None)
         if enable is None:
@@ -50,6 +50,20 @@ def prepare_model(config: StageConfig, family: ModelFamily, model: nn.Module) ->
             enable(model, config.gradient_checkpointing)
     if config.unified is not None and config.unified.compile:
         family.compile(model)  # type: ignore[attr-defined]
+
+
+def settle(config: StageConfig, parameters: Iterable[nn.Parameter], device: torch.device) -> None:
+    """Give parameters of a prepared model their training's memory on the device: float32 what is trained, the rest in
+    the precision of the forward pass.
+
+    Each is copied by itself, also when nothing is converted: before, it may be mapped from a file that all processes
+    share, and that memory is free when its last tensor is gone.
+    """
+    for parameter in parameters:
+        dtype = torch.float32 if parameter.requires_grad else COMPUTE_DTYPES[config.precision]
+        given = parameter.data
+        moved = given.to(device)  # as few bytes as are stored cross the bus
+        parameter.data = moved.to(dtype, copy=moved is given)
 
 
 def prepare_processor(config: StageConfig, family: ModelFamily, model: nn.Module, processor: Processor) -> Processor:

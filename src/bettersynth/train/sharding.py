@@ -27,7 +27,7 @@ from bettersynth.models.family import ModelFamily, ShardUnits
 from bettersynth.train import optim, shards
 from bettersynth.train.distributed import Devices
 from bettersynth.train.optim import NamedParameters
-from bettersynth.train.prepare import COMPUTE_DTYPES
+from bettersynth.train.prepare import COMPUTE_DTYPES, settle
 from bettersynth.train.technique import TECHNIQUES
 
 
@@ -35,8 +35,8 @@ class Sharded:
     """See :class:`bettersynth.train.placement.Placement`.
 
     Args:
-        model: prepared (frozen, cast), still on the host: its units move to the device and are split one by one, so
-            that no device ever holds all of it.
+        model: prepared, its weights as they were loaded: its units get memory on the device and are split one by one,
+            so that no process ever holds all of it.
 
     Raises:
         ConfigError, ConfigErrors: the settings ask for something that cannot be split.
@@ -50,7 +50,8 @@ class Sharded:
         self._meshes: dict[str, DeviceMesh] = {}
         units: ShardUnits = family.shard_units(model)  # type: ignore[attr-defined]
         for part in units.whole:
-            part.to(devices.device)
+            settle(config, part.parameters(), devices.device)
+            part.to(devices.device)  # buffers
         dtype = COMPUTE_DTYPES[config.precision]
         is_cuda = devices.device.type == "cuda"
         options: dict[str, Any] = {
@@ -65,8 +66,11 @@ class Sharded:
         # A layer may hand a slice of its input through; nothing here changes one in place.
         warnings.filterwarnings("ignore", message=".*returned a view tensor", category=UserWarning)
         for unit in units.modules:
+            settle(config, unit.parameters(), devices.device)
             fully_shard(unit, reshard_after_forward=config.sharding == "full", **options)
         kept = {parameter for part in units.whole for parameter in part.parameters()}
+        split = {parameter for unit in units.modules for parameter in unit.parameters()}
+        settle(config, (part for part in model.parameters() if part not in kept and part not in split), devices.device)
         fully_shard(model, ignored_params=kept, **options)
         for module in (*units.modules, model):
             assert isinstance(module, FSDPModule)

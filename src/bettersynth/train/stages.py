@@ -212,7 +212,7 @@ def _lock(job: StageJob) -> Iterator[None]:
 
 def _train(job: StageJob, family: ModelFamily, watchers: Sequence[Callback]) -> Artifact:
     with Meter(f"stage {job.config.stage}") as meter:
-        model = load_start(job.config, family)
+        model = load_start(job.config, family, dtype=None)
         processor = build_processor(job.config, family, model)
         data = prepare(job.config, processor)
         if job.devices.is_main:

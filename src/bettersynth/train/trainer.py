@@ -79,7 +79,7 @@ class Trainer:
     Args:
         config: with batch and accumulation filled in (``with_devices``).
         family: the model's family.
-        model: with float32 parameters; it is moved to the device.
+        model: as it was loaded; it gets memory of its own on the device.
         processor: opens pictures and joins batches.
         data: tokenised examples.
         out: folder of states and logs.

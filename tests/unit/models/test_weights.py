@@ -48,7 +48,7 @@ def test_sharded_pickle(tmp_path, tensors):
 
 
 def test_written_shards_read_back(tmp_path, tensors):
-    weights.save_sharded(tensors, tmp_path, max_bytes=20)
+    weights.save_sharded(tensors, tmp_path, torch.float32, max_bytes=20)
     assert (tmp_path / "model-00002-of-00002.safetensors").is_file()
     index = json.loads((tmp_path / weights.SAFE_INDEX).read_text())
     assert index["metadata"]["total_size"] == 40
@@ -83,7 +83,7 @@ def test_nothing_found_lists_what_was_searched(tmp_path):
 
 
 def test_missing_shard_is_named(tmp_path, tensors):
-    weights.save_sharded(tensors, tmp_path, max_bytes=20)
+    weights.save_sharded(tensors, tmp_path, torch.float32, max_bytes=20)
     (tmp_path / "model-00001-of-00002.safetensors").unlink()
     with pytest.raises(DataError) as caught:
         weights.load_folder(tmp_path)

@@ -74,12 +74,12 @@ class FakeFamily:
 
     name = "fake"
 
-    def load_base(self, spec: BaseFolders, *, dtype: torch.dtype, seed: int) -> FakeModel:
+    def load_base(self, spec: BaseFolders, *, dtype: torch.dtype | None, seed: int) -> FakeModel:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return FakeModel().to(dtype)
 
-    def load_checkpoint(self, folder: Path, *, dtype: torch.dtype, model_zoo: Path | None = None) -> FakeModel:
+    def load_checkpoint(self, folder: Path, *, dtype: torch.dtype | None, model_zoo: Path | None = None) -> FakeModel:
         model = FakeModel()
         model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
         return model.to(dtype)

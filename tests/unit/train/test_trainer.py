@@ -17,7 +17,7 @@ from bettersynth.train import stages
 from bettersynth.train.callbacks import Callback, StepView, read_log
 from bettersynth.train.checkpoint import saved_states, weights_digest
 from bettersynth.train.distributed import Devices, choose_device
-from bettersynth.train.prepare import prepare_model
+from bettersynth.train.prepare import prepare_model, settle
 from bettersynth.train.stages import run_stage
 
 Configure = Callable[..., StageConfig]
@@ -102,7 +102,9 @@ def test_first_step_has_rate_zero_and_changes_nothing(
 
 def test_only_the_stages_parameters_move(fake: ModuleType, configure: Configure) -> None:
     model = fake.FakeModel()
-    prepare_model(configure(stage=1, precision="bf16"), fake.FakeFamily(), model)
+    config = configure(stage=1, precision="bf16")
+    prepare_model(config, fake.FakeFamily(), model)
+    settle(config, model.parameters(), torch.device("cpu"))
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert [name for name, _ in trained] == ["connector.weight", "connector.bias"]
     assert all(parameter.dtype == torch.float32 for _, parameter in trained)

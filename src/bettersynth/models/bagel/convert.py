@@ -38,24 +38,23 @@ _WRAPPERS = ("module.", "_orig_mod.")
 def load_checkpoint(
     folder: Path,
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     weights: Path | None = None,
     attention: str = "sdpa",
     has_vae: bool = True,
     load_in: str = "",
-    wide: Callable[[str], bool] | None = None,
 ) -> BagelModel:
     """A model from an official folder. Peak memory is the model's own size plus one tensor.
 
     Args:
         folder: configurations, weights, autoencoder, tokenizer.
-        dtype: of the parameters; the autoencoder stays in float32.
+        dtype: of the parameters; the autoencoder stays in float32. None: they are mapped from the file as they are
+            stored, the tables are float32.
         weights: another weight file, e.g. a ``trained_model.pt``.
         attention: ``sdpa`` or ``flex``.
         has_vae: whether ``ae.safetensors`` is read.
         load_in: ``nf4`` or ``int8`` keeps the matrices of the decoder's layers in few bits, each from the moment it is
             read; for inference alone.
-        wide: names of parameters that become float32 whatever ``dtype`` says.
 
     Raises:
         DataError: files are missing or damaged, or tensors do not fit the configuration.
@@ -74,7 +73,7 @@ def load_checkpoint(
             expected = t("one of: {names}", names=", ".join(FEW_BITS))
             raise ConfigError(t("unsupported value"), where="load_in", got=load_in, expected=expected)
         keep_in_few_bits(model.decoder.layers, load_in)
-    fill(model, path, dtype=dtype, optional=TABLES, wide=wide)
+    fill(model, path, dtype=dtype, optional=TABLES)
     for table in (model.latent_pos_embed, model.vit_pos_embed):
         table.fill()
         table.to(dtype)
@@ -130,11 +129,10 @@ def fill(
     module: nn.Module,
     path: Path,
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     optional: tuple[str, ...] = (),
-    wide: Callable[[str], bool] | None = None,
 ) -> None:
-    """Give an empty (meta) module the tensors of a file, each read straight into its own memory.
+    """Give an empty (meta) module the tensors of a file, each read straight into its own memory, or (None) mapped.
 
     Raises:
         DataError: tensors are missing, unexpected or of other shapes; all are counted, the first are named.
@@ -142,7 +140,7 @@ def fill(
     wanted = dict(_places(module))
     problems: list[str] = []
     seen: set[str] = set()
-    for name, shape, read in _stored(path, dtype, wide):
+    for name, shape, read in _stored(path, dtype):
         if name in optional:
             continue
         seen.add(name)
@@ -171,25 +169,23 @@ def _places(module: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, str, nn.P
                 yield (f"{prefix}.{key}" if prefix else key), (owner, key, parameter)
 
 
-def _stored(
-    path: Path, dtype: torch.dtype, wide: Callable[[str], bool] | None
-) -> Iterator[tuple[str, tuple[int, ...], Callable[[], torch.Tensor]]]:
+def _stored(path: Path, dtype: torch.dtype | None) -> Iterator[tuple[str, tuple[int, ...], Callable[[], torch.Tensor]]]:
     """Name, shape and a function that reads it, for each tensor of a file."""
-
-    def kind(name: str) -> torch.dtype:
-        return torch.float32 if wide is not None and wide(name) else dtype
-
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and dtype is not None:
         with TensorReader(path) as reader:
             for name in reader:
-                yield name, tuple(reader.shape(name)), lambda name=name: reader.read(name, kind(name))
+                yield name, tuple(reader.shape(name)), lambda name=name: reader.read(name, dtype)
         return
     tensors = load_tensors(path)
     for name in list(tensors):
         tensor = tensors.pop(name)
         for wrapper in _WRAPPERS:
             name = name.removeprefix(wrapper)
-        yield name, tuple(tensor.shape), lambda tensor=tensor, name=name: tensor.to(kind(name))
+        yield name, tuple(tensor.shape), lambda tensor=tensor: _held(tensor, dtype)
+
+
+def _held(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    return tensor if dtype is None else tensor.to(dtype, copy=True)  # a copy, as the file is mapped
 
 
 def save_checkpoint(model: BagelModel, folder: Path, *, dtype: torch.dtype | None = None) -> None:

@@ -40,19 +40,13 @@ class BagelFamily:
 
     name = "bagel"
 
-    def load_base(self, spec: BaseFolders, *, dtype: torch.dtype, seed: int) -> nn.Module:
+    def load_base(self, spec: BaseFolders, *, dtype: torch.dtype | None, seed: int) -> nn.Module:
         """Refused: BAGEL is not put together from three bases."""
         raise self._refusal()
 
-    def load_checkpoint(self, folder: Path, *, dtype: torch.dtype, model_zoo: Path | None = None) -> BagelModel:
+    def load_checkpoint(self, folder: Path, *, dtype: torch.dtype | None, model_zoo: Path | None = None) -> BagelModel:
         """The official folder."""
         return convert.load_checkpoint(folder, dtype=dtype)
-
-    def load_for_lora(self, folder: Path, *, dtype: torch.dtype) -> BagelModel:
-        """The official folder for low-rank training: what stays frozen in ``dtype`` from the moment it is read."""
-        return convert.load_checkpoint(
-            folder, dtype=dtype, wide=lambda name: any(part in name.split(".") for part in _LORA_FULL)
-        )
 
     def load_adapter(self, model: nn.Module, path: Path) -> list[str]:
         """Refused: there is no first stage whose result could be loaded."""

@@ -196,7 +196,7 @@ def save_checkpoint(
         copy_tokenizer(Path(model.tokenizer_folder), folder)
     for stale in folder.glob("model-*-of-*.safetensors"):
         stale.unlink()  # an older save with another number of shards must not stay beside the new index
-    save_sharded({name: tensor.to(dtype) for name, tensor in full_state(model).items()}, folder, max_shard_bytes)
+    save_sharded(full_state(model), folder, dtype, max_shard_bytes)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

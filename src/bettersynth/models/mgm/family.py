@@ -45,11 +45,11 @@ class MgmFamily:
 
     name = "mgm"
 
-    def load_base(self, spec: BaseFolders, *, dtype: torch.dtype, seed: int) -> MgmModel:
+    def load_base(self, spec: BaseFolders, *, dtype: torch.dtype | None, seed: int) -> MgmModel:
         """Base models plus a fresh projector and miner."""
         return load.load_base(spec, dtype=dtype, seed=seed)
 
-    def load_checkpoint(self, folder: Path, *, dtype: torch.dtype, model_zoo: Path | None = None) -> MgmModel:
+    def load_checkpoint(self, folder: Path, *, dtype: torch.dtype | None, model_zoo: Path | None = None) -> MgmModel:
         """A full checkpoint."""
         return load.load_checkpoint(folder, dtype=dtype, model_zoo=model_zoo)
 

@@ -31,7 +31,7 @@ from bettersynth.models.weights import Tensors, read_json
 PRESETS = Path(__file__).parent.parent / "presets"
 
 
-def load_base(spec: BaseFolders, *, dtype: torch.dtype, seed: int, attention: str = "sdpa") -> MgmModel:
+def load_base(spec: BaseFolders, *, dtype: torch.dtype | None, seed: int, attention: str = "sdpa") -> MgmModel:
     """The start of stage 1: Gemma and both towers from their folders, projector and miner fresh from ``seed``."""
     trunk = load_convnext_trunk(spec.vision_tower_aux)
     config = config_from_bases(spec, list(trunk.depths), list(trunk.dims))
@@ -47,13 +47,13 @@ def load_base(spec: BaseFolders, *, dtype: torch.dtype, seed: int, attention: st
 
 
 def load_checkpoint(
-    folder: Path, *, dtype: torch.dtype, model_zoo: Path | None = None, attention: str = "sdpa"
+    folder: Path, *, dtype: torch.dtype | None, model_zoo: Path | None = None, attention: str = "sdpa"
 ) -> MgmModel:
     """A full checkpoint. Towers come from its own weights if stored there, else from the folders its config names.
 
     Args:
         folder: config, weights (shards or one file, ``.safetensors`` or ``.bin``), tokenizer.
-        dtype: of the parameters.
+        dtype: of the parameters; see :func:`build`.
         model_zoo: where to look for tower folders first.
         attention: ``sdpa`` or ``eager``.
     """
@@ -120,9 +120,17 @@ def fresh_connector(config: MgmConfig, seed: int) -> Tensors:
 
 
 def build(
-    config: MgmConfig, tensors: Tensors, *, dtype: torch.dtype, attention: str = "sdpa", where: object = ""
+    config: MgmConfig, tensors: Tensors, *, dtype: torch.dtype | None, attention: str = "sdpa", where: object = ""
 ) -> MgmModel:
     """A model that holds exactly these tensors. Nothing is initialised first, so it costs no time and no second copy.
+
+    Args:
+        config: sizes.
+        tensors: all of them, by name.
+        dtype: of the parameters. None: they are the given tensors themselves, but for what stage 1 trains, which is
+            float32.
+        attention: ``sdpa`` or ``eager``.
+        where: the files, for messages.
 
     Raises:
         DataError: tensors are missing, unexpected, or of other shapes.
@@ -141,10 +149,16 @@ def build(
             where=str(where),
             got="; ".join(problems[:5]),
         )
-    # A copy even where nothing is converted: parameters must not share memory with a mapped file.
-    model.load_state_dict({n: v.to(dtype, copy=True) for n, v in tensors.items()}, strict=True, assign=True)
+    model.load_state_dict({n: _held(n, v, dtype) for n, v in tensors.items()}, strict=True, assign=True)
     fill_buffers(model)
     return model.eval()
+
+
+def _held(name: str, tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    if dtype is None and name.split(".")[1] not in CONNECTOR:
+        return tensor
+    # A copy even where nothing is converted: parameters must not share memory with a mapped file.
+    return tensor.to(dtype or torch.float32, copy=True)
 
 
 def build_empty(config: MgmConfig, *, attention: str = "sdpa") -> MgmModel:
