@@ -8,11 +8,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 from bettersynth import __version__
@@ -203,11 +207,33 @@ def _internal_error(error: Exception) -> int:
     return 1
 
 
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Inside, SIGTERM ends a command as Ctrl-C does: processes it started end, and it says how to go on.
+
+    Whoever handles the signal already, and what is inside a training's loop, keep their own way.
+    """
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (0 done, 1 failed, 2 wrong request, 130 interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(words)
+        with sigterm_interrupts():
+            return _dispatch(words)
     except PeerLost as error:
         if "BETTERSYNTH_LAUNCHED" not in os.environ:
             print(error.render(), file=sys.stderr)

@@ -175,7 +175,7 @@ def run_trials(
             finished += not failure
             if progress is not None:
                 progress(finished, total, name)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, RunInterrupted) as error:
         raise RunInterrupted(
             t("interrupted with {n} of {total} trials finished", n=finished, total=total),
             hint=t("run the same command again to continue"),
@@ -197,7 +197,11 @@ def run_trials(
 
 
 def _run_one(run_trial: RunTrial, trial: Trial) -> str:
-    """Run and save one trial; returns an empty string, or what went wrong in one line."""
+    """Run and save one trial; returns an empty string, or what went wrong in one line.
+
+    Raises:
+        RunInterrupted: the user wants an end, not the next trial.
+    """
     try:
         with Meter(trial.condition) as meter:
             result = run_trial(trial.condition, trial.seed, trial.folder)
@@ -205,12 +209,22 @@ def _run_one(run_trial: RunTrial, trial: Trial) -> str:
         cpu_s = max(meter.cost.cpu_s, round(sum(cost.cpu_s for cost in result.costs), 3))
         wall_s = max(meter.cost.wall_s, round(sum(cost.wall_s for cost in result.costs), 3))
         save_trial(trial, replace(result, cpu_s=cpu_s, wall_s=wall_s))
+    except RunInterrupted:
+        raise
     except Exception as error:  # noqa: BLE001 - one failing trial must not take the others with it; it is reported
         text = error.render() if isinstance(error, BetterSynthError) else traceback.format_exc()
         write_atomic(trial.folder / FAILED, text.encode())
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     (trial.folder / FAILED).unlink(missing_ok=True)
     return ""
+
+
+def _run_in_worker(run_trial: RunTrial, trial: Trial) -> str:
+    """:func:`_run_one` in a process of its own, which ends where the trial was interrupted and starts no other."""
+    try:
+        return _run_one(run_trial, trial)
+    except RunInterrupted as error:
+        os._exit(error.exit_code)
 
 
 def _in_turn(trials: Sequence[Trial], run_trial: RunTrial, _workers: int) -> Iterator[tuple[Trial, str]]:
@@ -234,7 +248,7 @@ def _in_processes(trials: Sequence[Trial], run_trial: RunTrial, workers: int) ->
         pool = ProcessPoolExecutor(min(workers, len(trials)), context, _end_with_parent)
         before = set(multiprocessing.active_children())
         try:
-            futures = {pool.submit(_run_one, run_trial, trial): trial for trial in trials}
+            futures = {pool.submit(_run_in_worker, run_trial, trial): trial for trial in trials}
             for future in as_completed(futures):
                 yield futures[future], _outcome(future.result)
         except BaseException:

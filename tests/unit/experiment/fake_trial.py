@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import threading
 from pathlib import Path
 
 from bettersynth.core.budget import Budget
-from bettersynth.core.errors import ConfigError
+from bettersynth.core.errors import ConfigError, RunInterrupted
 from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.record import EvalResult, Interval, StageCost
 from bettersynth.experiment.trials import TrialResult
@@ -45,6 +47,17 @@ def run(condition: str, seed: int, folder: Path) -> TrialResult:
     with (folder / "calls.txt").open("a") as stream:
         stream.write(f"{os.getpid()} {os.environ.get('OMP_NUM_THREADS')}\n")
     return result(condition, seed)
+
+
+def run_until_told(condition: str, seed: int, folder: Path) -> TrialResult:
+    """Goes on until SIGTERM, which it takes for itself as a training does, and leaves its state."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "started").touch()
+    stop.wait(60)
+    (folder / "state").touch()
+    raise RunInterrupted("interrupted after step 3")
 
 
 def run_badly(condition: str, seed: int, folder: Path) -> TrialResult:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,52 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path):
     with pytest.raises(RunInterrupted, match="1 of 4"):
         run_trials(_trials(tmp_path), interrupted)
     assert (tmp_path / "raw-1" / TRIAL).exists()
+
+
+def test_an_interrupted_training_ends_all_and_not_only_its_trial(tmp_path):
+    def interrupted(condition, seed, folder):
+        if seed == 2:
+            raise RunInterrupted("interrupted after step 3 of 9; the state is saved")
+        return fake_trial.run(condition, seed, folder)
+
+    with pytest.raises(RunInterrupted, match="1 of 4"):
+        run_trials(_trials(tmp_path), interrupted)
+    assert not (tmp_path / "raw-2" / FAILED).exists()
+    assert not list(tmp_path.glob("good-*/calls.txt"))
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import fake_trial
+from bettersynth.cli.main import sigterm_interrupts
+from bettersynth.core.errors import RunInterrupted
+from bettersynth.experiment.trials import Trial, run_trials
+
+if __name__ == "__main__":
+    trials = [Trial("raw", seed, Path(sys.argv[1]) / f"raw-{seed}", "") for seed in range(4)]
+    try:
+        with sigterm_interrupts():
+            run_trials(trials, fake_trial.run_until_told, workers=2)
+    except RunInterrupted as error:
+        sys.exit(error.exit_code)
+"""
+
+
+def test_sigterm_ends_trials_in_processes_and_starts_no_more(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), str(tmp_path)], env={**os.environ, "PYTHONPATH": path}
+    )
+    until = time.monotonic() + 60
+    while len(list(tmp_path.glob("*/started"))) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 130
+    assert len(list(tmp_path.glob("*/state"))) == 2
+    assert len(list(tmp_path.glob("*/started"))) == 2
+    assert not list(tmp_path.glob(f"*/{FAILED}"))
 
 
 def test_a_function_that_cannot_travel_is_refused(tmp_path):
