@@ -127,7 +127,7 @@ class MgmGemmaProcessor:
             mask[number, length - len(row) :] = 1
         data: dict[str, torch.Tensor] = {"input_ids": ids, "attention_mask": mask}
         if flat:
-            arrays = [self.inner.prepare_image(_source(picture), name=f"images[{n}]") for n, picture in enumerate(flat)]
+            arrays = [self.inner.prepare_image(_source(item), name=_name(item, n)) for n, item in enumerate(flat)]
             data["images"] = torch.from_numpy(np.stack(arrays))
         return BatchFeature(data)
 
@@ -159,6 +159,12 @@ def _flat(images: Any) -> list[Any]:
     if isinstance(images, list | tuple):
         return [picture for part in images for picture in _flat(part)]
     return [images]
+
+
+def _name(picture: Any, number: int) -> str:
+    """How an error calls a picture: its place, and its file where it has one."""
+    path = picture if isinstance(picture, str | Path) else getattr(picture, "filename", "")
+    return f"images[{number}] {path}".rstrip()
 
 
 def _source(picture: Any) -> Path | bytes:

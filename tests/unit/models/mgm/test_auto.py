@@ -87,6 +87,14 @@ def test_the_loss_is_that_of_our_trainer(model, processor, picture):
     assert model(**inputs, logits_to_keep=1).logits.shape[1] == 1
 
 
+def test_a_damaged_picture_is_named_by_its_file(processor, picture, tmp_path):
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"not a picture")
+    with pytest.raises(DataError) as caught:
+        processor(text="<image> <image>", images=[picture, path])
+    assert f"images[1] {path}" in caught.value.render()
+
+
 def test_conversations_and_what_is_refused(processor, picture):
     turns = [
         {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}]},
