@@ -159,8 +159,8 @@ def original(job: Mapping[str, Any]) -> Facts:
     from bettersynth.formats.llava import to_conversation
     from bettersynth.models.mgm.family import FAMILY
     from bettersynth.train.data import prepare
+    from bettersynth.train.prepare import build_processor
     from bettersynth.train.sampler import micro_batches
-    from bettersynth.train.stages import build_processor
     from bettersynth.train.trainer import order_spec
 
     config = _config(job | {"switches": {}}).with_devices(1)

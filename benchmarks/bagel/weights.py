@@ -35,11 +35,10 @@ def trained(world: Path, out: Path, weights: tuple[float, float], seed: int, sam
         **joint.pop("unified"),
         "text_loss_weight": weights[0],
         "image_loss_weight": weights[1],
-        "val_data": str(world / "val.jsonl"),
-        "eval_steps": 10**6,
         "ema_decay": 0.0,
     }
     places = {"data": str(world / "train.jsonl"), "init_from": str(world / "start"), "unified": unified}
+    places |= {"val_data": str(world / "val.jsonl"), "eval_steps": 10**6}
     config = stage_settings(preset, 2, {**joint, **places, "seed": seed, "samples_seen": samples, "save_steps": 10**6})
     run_stage(config, out=out, progress=Callback())
     last = read_log(out / "validation.jsonl")[-1]

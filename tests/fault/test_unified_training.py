@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(folder: Path) -> StageConfig:
-    return stage_config(kit.settings(folder, unified={"val_data": str(folder / "val.jsonl")}))
+    return stage_config(kit.settings(folder, val_data=str(folder / "val.jsonl")))
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +113,7 @@ def test_a_full_disk_keeps_the_last_good_state(
     config: StageConfig, digest: str, tmp_path: Path, step: int, every: int, message: str, kept: str
 ) -> None:
     full: list[bool] = []
-    assert config.unified is not None
-    config = config.model_copy(update={"unified": config.unified.model_copy(update={"eval_steps": every})})
+    config = config.model_copy(update={"eval_steps": every})
     with disk(full) as fill, pytest.raises(DataError, match=message) as caught:
         run_stage(config, out=tmp_path / "run", progress=Callback(), callbacks=[At(step, fill)])
     assert full and "hint" in caught.value.render()

@@ -113,9 +113,9 @@ def run_preset(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
     if problems or preset is None:
         raise ConfigErrors(problems)
     settings = _nested(dict(preset.joint), overrides)
-    if args.val_data is not None:
-        settings["unified"] = {**settings.get("unified", {}), "val_data": str(args.val_data)}
     places = {"data": args.data or Path("-"), "init_from": args.init_from or Path("-"), "image_root": args.images}
+    if args.val_data is not None:
+        places["val_data"] = args.val_data
     config = stage_settings(preset, 2, {**settings, **places})
     return _plan_shapes(args, config) if args.shapes is not None else _train_preset(args, config)
 

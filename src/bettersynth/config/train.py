@@ -22,7 +22,7 @@ MACHINE_KEYS = frozenset(
         *("workers", "prefetch_batches", "pixel_cache_bytes", "feature_cache", "feature_cache_bytes"),
         *("device", "gradient_checkpointing", "packing", "track_memory", "offload_optimizer", "sharding", "deepspeed"),
         *("logging_steps", "save_steps", "save_total_limit", "report_to", "gradient_accumulation_steps"),
-        "alignment_probe",
+        *("alignment_probe", "val_data", "val_samples", "eval_steps"),
     }
 )
 """How the work is carried out and logged. They may change between a run and its continuation."""
@@ -239,6 +239,13 @@ class StageConfig(BaseModel):
     """Steps between two resumable checkpoints."""
     save_total_limit: int = Field(1, ge=1)
     """Resumable checkpoints kept."""
+    val_data: Path | None = None
+    """Held-out records in the data's format: their loss is logged (validation.jsonl, trackers), never learnt from, and
+    no part of a track's budget. A joint training keeps the checkpoint with the lowest in best/."""
+    val_samples: int = Field(200, ge=1)
+    """At most so many of them are used, drawn from all."""
+    eval_steps: int | None = Field(None, ge=1)
+    """Steps between two validations; save_steps when not given."""
     alignment_probe: Annotated[Literal["off", "warn", "stop"], BeforeValidator(_on_off)] = "off"
     """Stage 1: at 10, 20 and 50 % of the steps, see on samples not yet shown whether captions are likelier with their
     own pictures than with others. warn tells; stop ends a run that ignores its pictures at half time. It costs about
@@ -254,6 +261,8 @@ class StageConfig(BaseModel):
             problems.append(t("give exactly one of bases, model_zoo and init_from"))
         if self.samples_seen is not None and self.epochs != 1:
             problems.append(t("samples_seen and epochs cannot be given together"))
+        if self.val_data is not None and self.val_data == self.data:
+            problems.append(t("val_data is the training data: its loss would say nothing new"))
         if self.lora is not None and self.stage == 1:
             problems.append(t("stage 1 trains no language model, so lora has nothing to work on"))
         if self.stochastic_depth and self.feature_cache is not None:

@@ -12,10 +12,10 @@ from bettersynth.core.lang import t
 PARTS = ("llm", "und", "gen", "embeddings", "vit", "connector", "time_embedder", "vae")
 """Parts that can be frozen; the autoencoder always is."""
 
-UNIFIED_PLACES = frozenset({"val_data", "sample_prompts"})
+UNIFIED_PLACES = frozenset({"sample_prompts"})
 UNIFIED_MACHINE = frozenset(
     {
-        *("ema_device", "attention", "compile", "pack_tokens", "eval_steps", "val_samples"),
+        *("ema_device", "attention", "compile", "pack_tokens"),
         *("state_dict_file", "wandb_project", "wandb_run_name", "sample_steps", "sample_timesteps", "sample_size"),
     }
 )
@@ -84,12 +84,6 @@ class UnifiedSettings(BaseModel):
     """Where the average is kept."""
 
     # --- records
-    val_data: Path | None = None
-    """Validation records; the checkpoint with the lowest validation loss is kept in best/."""
-    val_samples: int = Field(200, ge=1)
-    """At most so many validation records are used, the first ones."""
-    eval_steps: int | None = Field(None, ge=1)
-    """Steps between two validations; save_steps when not given."""
     sample_prompts: Path | None = None
     """Prompts, one a line, that are drawn while training: a grid of pictures in samples/, and in the trackers."""
     sample_steps: int | None = Field(None, ge=1)

@@ -247,6 +247,11 @@ class TerminalProgress(Callback):
         )
         self._line(text, end="\n" if not self._is_live or record.step == info.total_steps else "")
 
+    def on_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        name = "" if self._info is None else self._info.name
+        loss = f"{values['loss']:.4f}"
+        self._line(t("{name}: step {step}, held-out loss {loss}", name=name, step=step, loss=loss), end="\n")
+
     def _line(self, text: str, end: str) -> None:
         lead = "\r\x1b[K" if self._is_live else ""
         self._stream.write(lead + text + end)

@@ -26,11 +26,11 @@ from bettersynth.train.examples import TrainingSet
 from bettersynth.train.forecast import Forecast, forecast
 from bettersynth.train.machines import CardPlan, host_bytes, on_cards
 from bettersynth.train.mixture import pack_batches
-from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_processor
+from bettersynth.train.prepare import COMPUTE_DTYPES, build_processor, prepare_processor
 from bettersynth.train.sampler import OrderSpec, micro_batches
 from bettersynth.train.sharding import problems
 from bettersynth.train.split_plan import GATHERED, split
-from bettersynth.train.stages import StageJob, build_processor, finished_stage
+from bettersynth.train.stages import StageJob, finished_stage
 from bettersynth.train.trainer import order_spec
 
 Status = Literal["to do", "continues", "done"]
@@ -335,8 +335,6 @@ def _disk(config: StageConfig, found: Forecast, beside: int) -> int:
     weights = torch.empty((), dtype=COMPUTE_DTYPES[config.precision]).element_size() * (found.trained + found.frozen)
     result, best, settings = weights + beside, 0, config.unified
     if settings is not None:
-        best = (
-            2 * (weights + beside) if settings.val_data is not None else 0
-        )  # the new one is whole before the old goes
+        best = 2 * (weights + beside) if config.val_data is not None else 0  # the new one is whole before the old goes
         result += weights * (settings.state_dict_file + (settings.ema_decay > 0))
     return best + max(states, found.state_bytes * config.save_total_limit + result)

@@ -66,6 +66,17 @@ def settle(config: StageConfig, parameters: Iterable[nn.Parameter], device: torc
         parameter.data = moved.to(dtype, copy=moved is given)
 
 
+def build_processor(config: StageConfig, family: ModelFamily, model: nn.Module) -> Processor:
+    """The processor of a stage's model and image folder."""
+    build = getattr(family, "training_processor", None)
+    if build is not None:
+        processor: Processor = build(model, config)
+        return processor
+    return family.processor(
+        model, image_aspect_ratio=config.image_aspect_ratio, max_length=config.max_length, image_root=config.images
+    )
+
+
 def prepare_processor(config: StageConfig, family: ModelFamily, model: nn.Module, processor: Processor) -> Processor:
     """The processor that makes batches as the config wants them.
 

@@ -62,7 +62,7 @@ class SampleGrid(Callback):
         width, height = settings.sample_size or (side, side)
         self._hw = (height, width)
         self._draw = DrawSettings(num_timesteps=settings.sample_timesteps)
-        self._every = settings.sample_steps or settings.eval_steps or config.save_steps
+        self._every = settings.sample_steps or config.eval_steps or config.save_steps
         self._precision = config.precision
         self._out, self._report = out / FOLDER, report
 

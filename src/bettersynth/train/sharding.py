@@ -171,9 +171,9 @@ def problems(config: StageConfig, family: ModelFamily) -> list[BetterSynthError]
     for name in config.techniques:
         if name in TECHNIQUES.names() and not TECHNIQUES.module(name).TECHNIQUE.is_lockstep:
             refuse(f"techniques.{name}", name, t("set {setting}", setting="sharding: off"))
+    if config.val_data is not None:
+        refuse("val_data", config.val_data, t("score the finished checkpoint instead"))
     if config.unified is not None:
-        if config.unified.val_data is not None:
-            refuse("unified.val_data", config.unified.val_data, t("score the finished checkpoint instead"))
         if config.unified.sample_prompts is not None:
             refuse(
                 "unified.sample_prompts", config.unified.sample_prompts, t("draw with the finished checkpoint instead")

@@ -21,7 +21,7 @@ from bettersynth.core.errors import BetterSynthError, ConfigError, DataError, Pe
 from bettersynth.core.fingerprint import canonical_json, digest_json
 from bettersynth.core.lang import t
 from bettersynth.core.meter import Meter
-from bettersynth.models.family import ModelFamily, Processor, load_family
+from bettersynth.models.family import ModelFamily, load_family
 from bettersynth.train import checkpoint, lora, unified_result
 from bettersynth.train.bases import load_start, start_digests
 from bettersynth.train.callbacks import LOG_FILE, Callback, Callbacks, TerminalProgress, build_callbacks
@@ -29,10 +29,11 @@ from bettersynth.train.data import prepare, rejected_lines
 from bettersynth.train.deepspeed import with_deepspeed
 from bettersynth.train.distributed import Devices, is_peer_lost, open_devices
 from bettersynth.train.examples import TrainingSet
-from bettersynth.train.prepare import COMPUTE_DTYPES
+from bettersynth.train.prepare import COMPUTE_DTYPES, build_processor
 from bettersynth.train.preset import Preset, load_preset, stage_settings
 from bettersynth.train.technique import technique_settings
 from bettersynth.train.trainer import Trainer, TrainResult
+from bettersynth.train.validation import open_validation
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
@@ -219,7 +220,12 @@ def _train(job: StageJob, family: ModelFamily, watchers: Sequence[Callback]) -> 
             write_atomic(job.out / REJECTED_FILE, rejected_lines(data.rejected))
             for note in data.notes:
                 Callbacks(watchers).on_note(f"{job.out.name}: {note}")
-        watchers = [*watchers, *unified_result.watchers(job.config, family, processor, job.out, Callbacks(watchers))]
+        report = Callbacks(watchers)
+        watchers = [
+            *watchers,
+            *open_validation(job.config, family, model, job.out, report),
+            *unified_result.watchers(job.config, processor, job.out, report),
+        ]
         trainer = Trainer(job.config, family, model, processor, data, job.out, job.devices, watchers)
         result = trainer.run()
         names = _write_result(job, trainer, result)
@@ -243,17 +249,6 @@ def _train(job: StageJob, family: ModelFamily, watchers: Sequence[Callback]) -> 
         checkpoint.remove_states(job.out)
     job.devices.barrier()
     return artifact if job.devices.is_main else Artifact.load(job.out)
-
-
-def build_processor(config: StageConfig, family: ModelFamily, model: nn.Module) -> Processor:
-    """The processor of a stage's model and image folder."""
-    build = getattr(family, "training_processor", None)
-    if build is not None:
-        processor: Processor = build(model, config)
-        return processor
-    return family.processor(
-        model, image_aspect_ratio=config.image_aspect_ratio, max_length=config.max_length, image_root=config.images
-    )
 
 
 def stage_facts(job: StageJob, data: TrainingSet, result: TrainResult) -> dict[str, Any]:

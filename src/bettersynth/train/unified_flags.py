@@ -36,7 +36,7 @@ class Flag:
 FLAGS = (
     Flag("model_path", "init_from", "path", None, "folder of the model to start from"),
     Flag("train_data_path", "data", "path", None, "records (.json, .jsonl) or a mixture of files (.yaml)"),
-    Flag("val_data_path", "unified.val_data", "path", None, "validation records; the best checkpoint is kept in best/"),
+    Flag("val_data_path", "val_data", "path", None, "validation records; the best checkpoint is kept in best/"),
     Flag("image_root", "image_root", "path", None, "folder of the pictures (default: that of the data file)"),
     Flag("output_dir", "out", "path", None, "folder of the result"),
     Flag("batch_size", "per_device_batch_size", "int", 1, "samples of one forward pass"),
@@ -66,7 +66,7 @@ FLAGS = (
     Flag("logging_steps", "logging_steps", "int", 10, "steps between two log lines"),
     Flag("save_steps", "save_steps", "int", 500, "steps between two resumable states"),
     Flag("save_total_limit", "save_total_limit", "int", 2, "resumable states kept"),
-    Flag("eval_steps", "unified.eval_steps", "int", None, "steps between two validations (default: save_steps)"),
+    Flag("eval_steps", "eval_steps", "int", None, "steps between two validations (default: save_steps)"),
     Flag("sample_prompts", "unified.sample_prompts", "path", None, "prompts, one a line, drawn while training"),
     Flag("sample_steps", "unified.sample_steps", "int", None, "steps between two grids (default: eval_steps)"),
     Flag("seed", "seed", "int", 1024, "of sample order, dropout, times and noise"),

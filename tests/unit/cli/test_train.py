@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
-from bettersynth.cli.commands.train import _check_start, _choose_start
+from bettersynth.cli.commands.train import _check_start, _choose_start, _take_held_out
 from bettersynth.core.artifact import write_manifest
 from bettersynth.core.errors import ConfigError
 from bettersynth.train.stages import stage_folder
@@ -53,6 +54,18 @@ def test_stage_2_alone_says_which_first_stages_there_are(args):
     with pytest.raises(ConfigError, match="no finished stage 1") as refused:
         _check_start(args)
     assert refused.value.got == "other" and "--stage 1" in refused.value.hint
+
+
+def test_held_out_records_belong_to_one_stage():
+    given = {"val_data": Path("held_out.json"), "images": None, "pretrain_data": Path("a.json")}
+    for stage, key in (("1", "pretrain"), ("2", "finetune")):
+        overrides = {}
+        _take_held_out(argparse.Namespace(**given, stage=stage), overrides)
+        assert overrides == {key: {"val_data": "held_out.json"}}
+    with pytest.raises(ConfigError, match="--val-data needs --stage 1"):
+        _take_held_out(argparse.Namespace(**given, stage="both"), {})
+    with pytest.raises(ConfigError, match="--images needs --data"):
+        _take_held_out(argparse.Namespace(**given | {"images": Path("pictures")}, stage="1"), {})
 
 
 def test_every_missing_place_is_said_at_once(call, tmp_path):

@@ -20,8 +20,9 @@ from bettersynth.train.bases import load_start
 from bettersynth.train.callbacks import Callback, StepView, read_log
 from bettersynth.train.inspect import loss_mask, render_mask
 from bettersynth.train.plan import plan_stage
+from bettersynth.train.prepare import build_processor
 from bettersynth.train.preset import Preset
-from bettersynth.train.stages import TwoStageInputs, build_processor, run_stage, run_two_stages
+from bettersynth.train.stages import TwoStageInputs, run_stage, run_two_stages
 
 ZOO = Path(__file__).parents[2] / "golden" / "data" / "mgm_a" / "model_zoo"
 QUIET = Callback()

@@ -128,7 +128,8 @@ def test_what_cannot_be_split_is_refused_all_at_once(cases: dict[str, dict[str, 
             "precision": "fp16",
             "track_memory": True,
             "techniques": {"ema": {}, "neftune": {}},
-            "unified": {"val_data": "v.jsonl", "freeze": ["und"]},
+            "val_data": "v.jsonl",
+            "unified": {"freeze": ["und"]},
         }
     )
     found = ConfigErrors(sharding.problems(config, load_family("bagel"))).render()
@@ -137,7 +138,7 @@ def test_what_cannot_be_split_is_refused_all_at_once(cases: dict[str, dict[str, 
         "offload_optimizer",
         "track_memory",
         "techniques.ema",
-        "unified.val_data",
+        "val_data",
         "unified.freeze",
     ):
         assert f"where: {key}\n" in found

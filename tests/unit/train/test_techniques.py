@@ -17,8 +17,9 @@ from bettersynth.train.bases import load_start
 from bettersynth.train.callbacks import Callback, Callbacks, StepView, read_log
 from bettersynth.train.data import prepare
 from bettersynth.train.distributed import Devices
+from bettersynth.train.prepare import build_processor
 from bettersynth.train.preset import load_preset, stage_settings
-from bettersynth.train.stages import build_processor, run_stage
+from bettersynth.train.stages import run_stage
 from bettersynth.train.technique import TECHNIQUES, technique_settings
 from bettersynth.train.trainer import Trainer
 

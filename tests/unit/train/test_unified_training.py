@@ -137,7 +137,7 @@ def _script(config: Path, out: Path, kill_at: int = 0) -> subprocess.CompletedPr
 
 def test_a_killed_run_ends_with_the_same_bits(folder: Path, tmp_path: Path) -> None:
     settings = kit.settings(
-        folder, workers=2, unified={"ema_decay": 0.9, "val_data": str(folder / "val.jsonl"), "pack_tokens": 200}
+        folder, workers=2, val_data=str(folder / "val.jsonl"), unified={"ema_decay": 0.9, "pack_tokens": 200}
     )
     (tmp_path / "c.json").write_text(json.dumps(settings))
     whole = run_stage(stage_config(settings), out=tmp_path / "whole", progress=QUIET)
@@ -311,10 +311,11 @@ def test_grids_and_validations_are_reported_and_change_nothing(configure: Any, f
             told.append((step, path.name))
 
     plain = run_stage(configure(unified={"ema_decay": 0.9}), out=tmp_path / "plain", progress=QUIET)
-    settings = {"ema_decay": 0.9, "val_data": str(folder / "val.jsonl"), "sample_prompts": tmp_path / "prompts.txt"}
-    settings |= {"eval_steps": 4, "sample_timesteps": 3, "sample_size": (24, 16)}
+    settings = {"ema_decay": 0.9, "sample_prompts": tmp_path / "prompts.txt", "sample_timesteps": 3}
+    settings |= {"sample_size": (24, 16)}
     out = tmp_path / "run"
-    run = run_stage(configure(unified=settings), out=out, progress=QUIET, callbacks=[Report()])
+    config = configure(val_data=str(folder / "val.jsonl"), eval_steps=4, unified=settings)
+    run = run_stage(config, out=out, progress=QUIET, callbacks=[Report()])
     losses = ["image_loss", "loss", "text_loss"]
     assert told == [(4, losses), (4, "000004.png"), (6, losses), (6, "000006.png")]
     with Image.open(out / "samples" / "000006.png") as sheet:

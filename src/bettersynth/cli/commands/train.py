@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--finetune-data", type=Path, metavar="JSON", help=t("stage-2 data in LLaVA form"))
     add("--finetune-images", type=Path, metavar="DIR")
     add("--data", type=Path, metavar="RECORDS", help=t("records of texts and pictures (bagel_demo, bagel_7b)"))
-    add("--val-data", type=Path, metavar="RECORDS", help=t("validation records for them"))
+    add("--val-data", type=Path, metavar="RECORDS", help=t("held-out records whose loss is logged"))
     add("--images", type=Path, metavar="DIR", help=t("folder of their pictures"))
     add("--model-zoo", type=Path, metavar="DIR", help=t("folder with LLM/ and OpenAI/"))
     add("--out", type=Path, default=Path("output"), help=t("output folder (default: output)"))
@@ -140,7 +140,11 @@ def _check_places(args: argparse.Namespace) -> None:
     made_by = "bettersynth process, bettersynth convert dj-to-llava"
     problems: list[BetterSynthError] = [
         DataError(t("data file not found"), where=flag, got=path, hint=t("made by: {command}", command=made_by))
-        for flag, path in (("--pretrain-data", args.pretrain_data), ("--finetune-data", args.finetune_data))
+        for flag, path in (
+            ("--pretrain-data", args.pretrain_data),
+            ("--finetune-data", args.finetune_data),
+            ("--val-data", args.val_data),
+        )
         if path is not None and not path.is_file()
     ]
     problems += [
@@ -186,6 +190,7 @@ def run(args: argparse.Namespace) -> int:
     if args.init_from is not None:
         for stage in ("pretrain", "finetune"):
             overrides.setdefault(stage, {}).setdefault("init_from", str(args.init_from))
+    _take_held_out(args, overrides)
     if args.shapes is not None:
         return _plan_shapes(args, overrides)
     inputs = _inputs(args)
@@ -220,6 +225,21 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(made)
     return 0
+
+
+def _take_held_out(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]) -> None:
+    """Give ``--val-data`` to the one stage that is trained.
+
+    Raises:
+        ConfigError: there are two, whose records differ; or a flag of joint training is there without its data.
+    """
+    if args.images is not None:
+        raise ConfigError(t("{flag} needs {other}", flag="--images", other="--data RECORDS"))
+    if args.val_data is None:
+        return
+    if args.stage == "both" and args.pretrain_data is not None:
+        raise ConfigError(t("{flag} needs {other}", flag="--val-data", other="--stage 1 | --stage 2"))
+    overrides.setdefault("pretrain" if args.stage == "1" else "finetune", {})["val_data"] = str(args.val_data)
 
 
 def _check_start(args: argparse.Namespace) -> None:

@@ -42,8 +42,8 @@ from bettersynth.models.family import Pixels
 from bettersynth.train import unified_result
 from bettersynth.train.callbacks import TerminalProgress, build_callbacks
 from bettersynth.train.distributed import open_devices
+from bettersynth.train.prepare import build_processor
 from bettersynth.train.preset import load_preset, stage_settings
-from bettersynth.train.stages import build_processor
 from bettersynth.train.trainer import Trainer
 from bettersynth.train.unified_data import Source, UnifiedSet, UnifiedStore
 

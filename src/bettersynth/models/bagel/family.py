@@ -16,7 +16,7 @@ from bettersynth.core.lang import t
 from bettersynth.models.bagel import convert, sizes
 from bettersynth.models.bagel.config import BagelConfig
 from bettersynth.models.bagel.model import BagelModel, JointLoss
-from bettersynth.models.bagel.packing import Dropout
+from bettersynth.models.bagel.packing import NO_DROPOUT, Dropout
 from bettersynth.models.bagel.processor import UnifiedProcessor, blank_batch
 from bettersynth.models.bagel.records import RecordEncoder
 from bettersynth.models.bagel.resize import ResizeRule
@@ -86,6 +86,10 @@ class BagelFamily:
             settings.sample_posterior,
             settings.text_loss_reweighting,
         )
+
+    def without_noise(self, processor: UnifiedProcessor) -> UnifiedProcessor:
+        """The processor that leaves nothing out and takes the mean of a picture's latents."""
+        return replace(processor, dropout=NO_DROPOUT, sample_posterior=False)
 
     def freeze(self, model: nn.Module, parts: Sequence[str]) -> set[str]:
         """Exclude parts from training; returns the names of their parameters.
