@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bettersynth.core.record import Accounting, DatasetSummary, FilterQuality, Picture, ReportInput
 from bettersynth.report.charts import histogram, stacked_bar
 from bettersynth.report.pictures import PictureBook, fill
-from bettersynth.report.text import PRECISION_AND_RECALL, both, escape, precision_and_recall, share
+from bettersynth.report.text import both, escape, precision_and_recall, share
 
 MAX_HISTOGRAMS = 16
 
@@ -145,8 +145,8 @@ def _quality(classes: Sequence[FilterQuality]) -> str:
             f'<div class="row"><span class="name">{escape(item.noise)}</span>{stacked_bar(parts, item.total)}'
             f'<span class="value"><b>{caught}</b> <span class="small">{counts}</span></span></div>'
         )
-    precision, recall = precision_and_recall(classes)
-    summary = both(PRECISION_AND_RECALL, precision=precision, recall=recall)
+    sentence, values = precision_and_recall(classes)
+    summary = both(sentence, **values)
     key = " ".join(
         f'<i class="swatch {kind}"></i>{both(word)}'
         for kind, word in (("dropped", "dropped"), ("made", "repaired"), ("missed", "missed"), ("kept", "kept"))

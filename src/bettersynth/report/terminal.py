@@ -13,7 +13,6 @@ from itertools import zip_longest
 from bettersynth.core.lang import t
 from bettersynth.core.record import FilterQuality, ReportInput
 from bettersynth.report.text import (
-    PRECISION_AND_RECALL,
     interval,
     p_value,
     points,
@@ -197,6 +196,6 @@ def render_quality(name: str, classes: Sequence[FilterQuality]) -> str:
     """What a recipe did to each class of known noise, and its precision and recall."""
     header = [t("noise"), t("rows"), t("dropped"), t("repaired"), t("kept")]
     rows = [[c.noise, *(str(n) for n in (c.total, c.dropped, c.repaired, c.kept))] for c in classes]
-    precision, recall = precision_and_recall(classes)
+    sentence, values = precision_and_recall(classes)
     lines = [t("filters of {name} against the known noise", name=name), render_table(header, rows, "<>>>>")]
-    return "\n".join([*lines, t(PRECISION_AND_RECALL, precision=precision, recall=recall)])
+    return "\n".join([*lines, t(sentence, **values)])

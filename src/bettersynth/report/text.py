@@ -105,13 +105,20 @@ def share(part: float, whole: float) -> str:
     return "n/a" if not whole else f"{100 * part / whole:.0f} %"
 
 
-def precision_and_recall(classes: Sequence[FilterQuality]) -> tuple[str, str]:
-    """Of the dropped rows how many were noise; of the noise how much was dropped or repaired."""
+def precision_and_recall(classes: Sequence[FilterQuality]) -> tuple[str, dict[str, str]]:
+    """The sentence, and its values: of the dropped rows how many were noise; of the noise how much was dealt with."""
     noise = [item for item in classes if item.noise != "clean"]
-    precision = share(sum(item.dropped for item in noise), sum(item.dropped for item in classes))
-    return precision, share(sum(item.dropped + item.repaired for item in noise), sum(item.total for item in noise))
+    dropped = sum(item.dropped for item in classes)
+    recall = share(sum(item.dropped + item.repaired for item in noise), sum(item.total for item in noise))
+    if not dropped:
+        return _NOTHING_DROPPED, {"recall": recall}
+    return _PRECISION_AND_RECALL, {
+        "precision": share(sum(item.dropped for item in noise), dropped),
+        "recall": recall,
+    }
 
 
-PRECISION_AND_RECALL = (
+_PRECISION_AND_RECALL = (
     "Precision: {precision} of the dropped rows were noise. Recall: {recall} of the noise was dropped or repaired."
 )
+_NOTHING_DROPPED = "Precision: no row was dropped. Recall: {recall} of the noise was dropped or repaired."
