@@ -21,7 +21,7 @@ from bettersynth.demo.world.render import render
 from bettersynth.demo.world.scene import Scene, Thing, sample_scene
 from bettersynth.demo.world.vocab import BACKGROUNDS, BASE_VOCAB, NUMBER_WORDS, Vocabulary
 
-MIX = {"draw": 0.58, "describe": 0.33, "answer": 0.05, "story": 0.04}
+MIX = {"draw": 0.54, "describe": 0.36, "answer": 0.06, "story": 0.04}
 """Shares of the kinds of records."""
 DESCRIBE = ("describe the picture", "what do we see", "what is in the picture")
 LIST = "what objects are there"
@@ -43,8 +43,14 @@ _SHORT_PROMPTS = 0.88
 _SENTENCES = 0.15
 """Share of drawing records that ask in a sentence; the others are the bare prompt."""
 _WITH_PLACE = 0.3
+_PLAIN_DESCRIBED = 0.5
+"""Share of the described pictures without mosaic that show what a short prompt would ask for: fewer things to name."""
 _ROWS = 0.4
 """Share of the mosaics with three rows of three alike, from which the plurals are learnt."""
+_CROWDS = 0.5
+"""Share of the described mosaics that leave cells empty and are described as usual pictures are."""
+_CROWD = (4, 8)
+"""Objects of those, from and to."""
 _TWO_PICTURES = 0.5
 """Share of the stories in which a second picture is drawn."""
 _WITH_SIGN = 0.15
@@ -80,8 +86,8 @@ def draw_record(
         number: which one.
         paths: where its first picture is to be, and its second if it has one.
         seed, name: of the data set.
-        mosaics: share of drawing and describing records that show nine objects, listed row by row: shapes are learnt
-            faster from them, because most of a usual picture is background.
+        mosaics: share of drawing and describing records that show many objects, most of them nine, listed row by row:
+            shapes are learnt faster from them, because most of a usual picture is background.
 
     Returns:
         Kind, scenes by path, and the record.
@@ -89,6 +95,9 @@ def draw_record(
     rng = generator(seed, "demo-bagel", name, number)
     kind = rng.choices(list(MIX), list(MIX.values()))[0]
     if kind in ("draw", "describe") and rng.random() < mosaics:
+        if kind == "describe" and rng.random() < _CROWDS:
+            scene = crowd(rng)
+            return kind, {paths[0]: scene}, make_record(kind, scene, describe(scene), paths[0], rng)
         scene, text = mosaic(rng)
         if kind == "draw":
             return kind, {paths[0]: scene}, {"text_prompt": text, "image_path": paths[0]}
@@ -97,7 +106,8 @@ def draw_record(
     if kind in ("draw", "story") and rng.random() < _SHORT_PROMPTS:
         scene, text = prompted_scene(rng)
     else:
-        scene = draw_scene(rng)
+        is_plain = kind == "describe" and rng.random() < _PLAIN_DESCRIBED
+        scene = prompted_scene(rng)[0] if is_plain else draw_scene(rng)
         text = caption(scene, rng) if kind == "draw" else describe(scene)
     record = make_record(kind, scene, text, paths[0], rng)
     scenes = {paths[0]: scene}
@@ -126,6 +136,13 @@ def mosaic(rng: random.Random, vocab: Vocabulary = BASE_VOCAB) -> tuple[Scene, s
     else:
         text = " ".join(f"{colour} {kind}" for colour, kind in combos)
     return Scene(rng.choice(BACKGROUNDS), tuple(things), (), rng.getrandbits(32)), text
+
+
+def crowd(rng: random.Random, vocab: Vocabulary = BASE_VOCAB) -> Scene:
+    """Many objects in some of the cells."""
+    cells = sorted(rng.sample(list(POSITIONS), rng.randint(*_CROWD)))
+    things = tuple(Thing(kind, colour, cell) for cell in cells for colour, kind in [_combo(rng, vocab)])
+    return Scene(rng.choice(BACKGROUNDS), things, (), rng.getrandbits(32))
 
 
 def prompted_scene(rng: random.Random, vocab: Vocabulary = BASE_VOCAB) -> tuple[Scene, str]:

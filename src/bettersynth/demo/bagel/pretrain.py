@@ -49,8 +49,8 @@ from bettersynth.train.unified_data import Source, UnifiedSet, UnifiedStore
 
 RECORDS, SEED = 40_000, 7
 """Different records, and the seed of them and of everything else."""
-MOSAICS = 0.5
-"""Share of pictures full of objects; see :func:`bettersynth.demo.bagel.data.draw_record`."""
+MOSAICS, COOLDOWN_MOSAICS = 0.5, 0.35
+"""Share of pictures full of objects (`draw_record` in `data.py`): shapes first, then usual scenes."""
 BATCH, COOLDOWN_BATCH = 32, 64
 WARMUP_STEPS, COOLDOWN_WARMUP_STEPS = 100, 20
 WORLD, RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -71,7 +71,13 @@ class WorldRecords(RecordEncoder):
 
 @dataclass(frozen=True)
 class WorldProcessor(UnifiedProcessor):
-    """Draws the picture of a record when it is asked for; a picture's path is the record's number."""
+    """Draws the picture of a record when it is asked for; a picture's path is the record's number.
+
+    Attributes:
+        mosaics: share of pictures full of objects.
+    """
+
+    mosaics: float = MOSAICS
 
     @cached_property
     def components(self) -> Components:
@@ -80,31 +86,31 @@ class WorldProcessor(UnifiedProcessor):
 
     def _load(self, picture: Picture, key: str) -> Pixels:
         number = int(picture.path.removesuffix("b"))
-        array = render_array(_record(number)[1][picture.path])
+        array = render_array(self.record(number)[1][picture.path])
         if picture.kind == "vit_image":
             return array
         pixels = torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 127.5 - 1
         mean = latent_means(pixels[None], self.components)[0].numpy()
         return np.concatenate([mean, np.full_like(mean, LOG_VARIANCE)])
 
+    def record(self, number: int) -> tuple[str, dict[str, Scene], dict[str, Any]]:
+        """Kind, scenes by path, and the record of one number."""
+        return draw_record(number, (str(number), f"{number}b"), seed=SEED, name=_NAME, mosaics=self.mosaics)
 
-def world_processor(model: BagelModel, config: StageConfig) -> WorldProcessor:
+
+def world_processor(model: BagelModel, config: StageConfig, mosaics: float) -> WorldProcessor:
     """The processor of a stage, but for where its pictures come from."""
     given = build_processor(config, FAMILY, model)
     assert isinstance(given, UnifiedProcessor)
     encoder = WorldRecords(**{item.name: getattr(given.encoder, item.name) for item in fields(RecordEncoder)})
-    return WorldProcessor(encoder, given.autoencoder, given.seed, given.dropout, given.sample_posterior)
+    return WorldProcessor(encoder, given.autoencoder, given.seed, given.dropout, given.sample_posterior, mosaics)
 
 
-def _record(number: int) -> tuple[str, dict[str, Scene], dict[str, Any]]:
-    return draw_record(number, (str(number), f"{number}b"), seed=SEED, name=_NAME, mosaics=MOSAICS)
-
-
-def world_set(processor: UnifiedProcessor, count: int) -> UnifiedSet:
+def world_set(processor: WorldProcessor, count: int) -> UnifiedSet:
     """The tokenised records with numbers below ``count``."""
     store = UnifiedStore()
     for number in range(count):
-        record = {"id": str(number), **_record(number)[2]}
+        record = {"id": str(number), **processor.record(number)[2]}
         example = processor.encode(parse_record(record))  # type: ignore[arg-type]
         assert isinstance(example, UnifiedExample), example
         store.add_unified(example, number, 0)
@@ -130,13 +136,13 @@ def settings(start: Path, steps: int, *, is_cooldown: bool) -> StageConfig:
     return stage_settings(preset, 2, changed)
 
 
-def run(start: Path, out: Path, config: StageConfig, *, records: int) -> Path:
+def run(start: Path, out: Path, config: StageConfig, *, records: int, mosaics: float) -> Path:
     """One run of the trainer into ``out``; returns the folder of its result."""
     result = out / "result"
     out.mkdir(parents=True, exist_ok=True)
     raw = start / unified_result.RAW_FILE  # of the run before, not its average, which still holds the random start
     model = load_checkpoint(start, dtype=torch.float32, weights=raw if raw.is_file() else None)
-    processor = world_processor(model, config)
+    processor = world_processor(model, config, mosaics)
     data = world_set(processor, records)
     with open_devices("cpu") as devices:
         watchers = [*build_callbacks(config, out), TerminalProgress()]
@@ -171,9 +177,11 @@ def main(words: Sequence[str] | None = None) -> int:
         start = out / f"start-{RANK}"  # the same bytes in every process
         write_start(start, seed=SEED)
         first = settings(start, arguments.steps, is_cooldown=False)
-        middle = run(start, out / "constant", first, records=arguments.records)
+        middle = run(start, out / "constant", first, records=arguments.records, mosaics=MOSAICS)
         last = settings(middle, arguments.cooldown, is_cooldown=True)
-        result = run(middle, out / f"cooldown-{arguments.steps}", last, records=arguments.records)
+        result = run(
+            middle, out / f"cooldown-{arguments.steps}", last, records=arguments.records, mosaics=COOLDOWN_MOSAICS
+        )
         if RANK == 0:
             export(result, out / "bagel-tiny")
     except BetterSynthError as error:
