@@ -16,7 +16,7 @@ def trial(folder: Path, number: int, score: float, margin: float) -> None:
     scores = {"textvqa-noocr": {"a": score, "b": score}}
     (place / "trial.json").write_text(json.dumps({"condition": "c", "seed": number, "scores": scores}))
     lines = [
-        {"share": share, "margin": margin, "retrieval": 0.5, "held_out_loss": 1.0, "loss": score}
+        {"share": share, "margin": margin, "retrieval": 0.5, "held_out_loss": 1.0, "loss": score, "low": score}
         for share in (0.1, 0.5)
     ]
     (stage / "probe.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -31,6 +31,9 @@ def test_a_signal_that_tells_and_one_that_does_not(tmp_path: Path, capsys: pytes
     rows = json.loads((tmp_path / "r" / "alignment.json").read_text())["rows"]
     found = {(row["share"], row["signal"]): row["auc"] for row in rows}
     assert found[0.1, "margin"] == 1.0 and found[0.5, "retrieval"] == 0.5 and found[0.5, "loss"] == 0.0
+    within = {(row["share"], row["signal"]): (row["within"], row["pairs"]) for row in rows}
+    assert within[0.1, "margin"] == (1.0, 15) and within[0.1, "retrieval"] == (0.5, 15)
+    assert "50%  said to use their pictures: good 1/3, others 0/3" in said  # only 0.9 is sure
     with pytest.raises(SystemExit):
         alignment.main([str(tmp_path), "--protocol", "mmbench-circular"])
     assert "4 are needed" in capsys.readouterr().err

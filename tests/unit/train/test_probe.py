@@ -73,7 +73,12 @@ def test_a_reading_is_what_it_says(mgm_data: Path, tmp_path: Path, monkeypatch: 
     assert last["first_loss"] > last["loss"] > 0 and last["grad_norm"] > 0
     monkeypatch.setattr(probe.AlignmentProbe, "_scores", lambda self: ([1.0], [(1.0, 1.5)] * 20))
     run_stage(config_for(mgm_data, "stop"), out=tmp_path / "good", progress=QUIET)
-    assert probe.readings(tmp_path / "good")[-1]["verdict"] == "aligned"
+    assert probe.readings(tmp_path / "good")[-1]["verdict"] == "weak"  # 20 of 20 are not yet enough
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.5, "not yet"), (0.51, "weak"), (0.89, "weak"), (0.9, "aligned")])
+def test_verdicts(low: float, verdict: str) -> None:
+    assert probe.verdict_of(low) == verdict
 
 
 def test_a_run_that_ignores_its_pictures_is_ended_at_half_time(
