@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -59,6 +61,27 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def world(tiny_world: Path, tmp_path: Path) -> Path:
     """A copy of the tiny kit that a test may change."""
     return Path(shutil.copytree(tiny_world, tmp_path / "kit", symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def unified_kit() -> ModuleType:
+    """What tests of joint training share: a BAGEL of a few thousand parameters and records of every kind."""
+    path = _ROOT / "tests" / "unit" / "train" / "unified_kit.py"
+    spec = importlib.util.spec_from_file_location("unified_kit", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def unified_folder(unified_kit: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A start folder, 24 records to train on and 10 to validate with. New files may be added, none changed."""
+    folder = tmp_path_factory.mktemp("unified")
+    unified_kit.write_model(folder / "model")
+    unified_kit.write_data(folder)
+    unified_kit.write_data(folder, 10, "val.jsonl", 9)
+    return folder
 
 
 def run_words(root: Path, *more: str) -> list[str]:

@@ -26,8 +26,10 @@ def test_quick_bagel_demo_draws_describes_talks_and_continues(tmp_path: Path, pr
     assert {state for _, state, _ in plan_bagel_demo(root, is_quick=True, seed=0)} == {"done"}
     assert {state for _, state, _ in plan_bagel_demo(root, is_quick=True, seed=1)} == {"to do"}
     page = (root / "report" / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") >= 10 + 2 * 3 + 1
+    assert page.count("data:image/png;base64,") >= 10 + 2 * 3 + 2
     assert 'lang="zh"' in page and "<script" not in page and not re.search(r'(src|href)="http', page)
+    drawn = sorted(path.name for path in (root / "answers").glob("dialogue-*.png"))
+    assert len(drawn) == 2, "the dialogue draws a second picture after its questions"
     for heading in ("Generated pictures", "Dialogue", "Digests", "squared error"):
         assert heading in page, heading
     before = _bytes_of(root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import resource
 from collections.abc import Callable, Iterator
@@ -23,30 +22,9 @@ from bettersynth.train.stages import run_stage
 SMALLEST_STATE_BYTES = 30_000
 
 
-def _kit() -> ModuleType:
-    path = Path(__file__).parents[1] / "unit" / "train" / "unified_kit.py"
-    spec = importlib.util.spec_from_file_location("unified_kit", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kit = _kit()
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("unified_faults")
-    kit.write_model(path / "model")
-    kit.write_data(path)
-    kit.write_data(path, 5, "val.jsonl", 9)
-    return path
-
-
-@pytest.fixture(scope="module")
-def config(folder: Path) -> StageConfig:
-    return stage_config(kit.settings(folder, val_data=str(folder / "val.jsonl")))
+def config(unified_kit: ModuleType, unified_folder: Path) -> StageConfig:
+    return stage_config(unified_kit.settings(unified_folder, val_data=str(unified_folder / "val.jsonl")))
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +103,14 @@ def test_a_full_disk_keeps_the_last_good_state(
     assert run_stage(config, out=tmp_path / "run", progress=Callback()).facts["weights_digest"] == digest
 
 
-def test_a_wrong_size_of_the_latent_table_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_wrong_size_of_the_latent_table_is_refused(
+    unified_kit: ModuleType, unified_folder: Path, tmp_path: Path
+) -> None:
     """The original trains on in silence with every position wrong."""
-    kit.write_model(tmp_path / "model")
+    unified_kit.write_model(tmp_path / "model")
     path = tmp_path / "model" / "bagel_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "max_latent_size": 3}))
-    wrong = stage_config(kit.settings(folder, init_from=str(tmp_path / "model")))
+    wrong = stage_config(unified_kit.settings(unified_folder, init_from=str(tmp_path / "model")))
     with pytest.raises(DataError) as caught:
         run_stage(wrong, out=tmp_path / "run", progress=Callback())
     assert "max_latent_size: 3" in caught.value.render() and "max_latent_size: 6" in caught.value.render()

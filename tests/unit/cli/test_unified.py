@@ -20,7 +20,6 @@ from bettersynth.core.errors import ConfigError, ConfigErrors
 from bettersynth.core.lang import catalogue
 from bettersynth.train.unified_flags import FLAGS, build_job, find_state
 
-KIT = Path(__file__).parents[1] / "train" / "unified_kit.py"
 GUIDE = (
     *("model_path", "train_data_path", "val_data_path", "output_dir", "batch_size", "gradient_accumulation_steps"),
     *("num_epochs", "learning_rate", "wandb_project", "wandb_run_name", "fp16", "bf16", "resume_from_checkpoint"),
@@ -29,20 +28,13 @@ GUIDE = (
 )
 
 
-def _kit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("unified_kit", KIT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path, kit = tmp_path_factory.mktemp("guide"), _kit()
-    kit.write_model(path / "model")
-    kit.write_data(path, 12)
-    kit.write_data(path, 5, "val.jsonl", 9)
+def folder(unified_kit: ModuleType, unified_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of the records."""
+    path = tmp_path_factory.mktemp("guide")
+    shutil.copytree(unified_folder / "model", path / "model")
+    unified_kit.write_data(path, 12)
+    unified_kit.write_data(path, 5, "val.jsonl", 9)
     return path
 
 
@@ -145,9 +137,9 @@ def test_all_wrong_paths_and_values_are_listed(folder: Path, tmp_path: Path) -> 
 
 
 def test_a_state_is_taken_over_by_the_guides_name(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unified_kit: ModuleType, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kit, first = _kit(), tmp_path / "first"
+    first, program = tmp_path / "first", unified_kit.__file__
     whole = _words(folder, tmp_path / "whole")
     assert main([*whole, "--json"]) == 0
     digest = json.loads((tmp_path / "whole" / "manifest.json").read_text())["facts"]["weights_digest"]
@@ -167,7 +159,7 @@ def test_a_state_is_taken_over_by_the_guides_name(
     )
     (tmp_path / "c.json").write_text(job.config.model_dump_json(exclude_none=True))
     env = {**os.environ, "KILL_AT": "3", "OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it
-    killed = subprocess.run([sys.executable, kit.__file__, tmp_path / "c.json", first], env=env, capture_output=True)
+    killed = subprocess.run([sys.executable, program, tmp_path / "c.json", first], env=env, capture_output=True)
     assert killed.returncode == -9 and find_state(first / "step_2") == first / "checkpoint-2"
     branch = _words(folder, tmp_path / "branch", resume_from_checkpoint=first / "step_2")
     assert main([*branch, "--json"]) == 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,22 +20,15 @@ from bettersynth.models.family import load_family
 from bettersynth.train import sharding
 from bettersynth.train.callbacks import read_log
 
-HERE = Path(__file__).parent
 Run = Callable[..., list[Any]]
 
 
 @pytest.fixture(scope="module")
-def kit() -> Any:
-    spec = importlib.util.spec_from_file_location("unified_kit", HERE / "unified_kit.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def cases(
-    mgm_configure: Callable[..., StageConfig], mgm_data: Path, kit: Any, tmp_path_factory: pytest.TempPathFactory
+    mgm_configure: Callable[..., StageConfig],
+    mgm_data: Path,
+    unified_kit: ModuleType,
+    unified_folder: Path,
 ) -> dict[str, dict[str, Any]]:
     """Two steps of each stage and family. The last step has fewer passes than processes; stage 1 has a damaged picture
     that leaves a process with nothing to do in a pass; batches are of texts alone, pictures alone, and mixed."""
@@ -45,9 +38,6 @@ def cases(
     rows = json.loads((mgm_data / "data.json").read_text())
     rows[5]["image"] = damaged.name
     (mgm_data / "with_damaged.json").write_text(json.dumps(rows))
-    joint = tmp_path_factory.mktemp("joint")
-    kit.write_model(joint / "model")
-    kit.write_data(joint)
     common = {"epochs": 1, "samples_seen": 14, "warmup_ratio": 0.0, "device": "cpu", "save_steps": 9}
 
     def mgm(**changes: Any) -> dict[str, Any]:
@@ -56,8 +46,8 @@ def cases(
     return {
         "stage_1": mgm(stage=1, data=str(mgm_data / "with_damaged.json"), per_device_batch_size=1, max_bad_ratio=0.1),
         "stage_2": mgm(per_device_batch_size=2, gradient_checkpointing=True),
-        "joint": kit.settings(
-            joint, **{**common, "per_device_batch_size": 2, "save_steps": 1}, unified={"ema_decay": 0.5}
+        "joint": unified_kit.settings(
+            unified_folder, **{**common, "per_device_batch_size": 2, "save_steps": 1}, unified={"ema_decay": 0.5}
         ),
     }
 

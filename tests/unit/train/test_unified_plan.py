@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -29,25 +28,6 @@ glue: {max_latent_size: 6, vit_max_num_patch_per_side: 4}
 """  # noqa: E501
 
 
-def _kit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("unified_kit", Path(__file__).with_name("unified_kit.py"))
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kit = _kit()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("plan")
-    kit.write_model(path / "model")
-    kit.write_data(path)
-    return path
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -57,8 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=["plain", "average", "low rank, packs"],
 )
-def test_plan_is_within_a_tenth_of_what_is_alive(folder: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    config = stage_config(kit.settings(folder, track_memory=True, epochs=1, **changes))
+def test_plan_is_within_a_tenth_of_what_is_alive(
+    unified_kit: ModuleType, unified_folder: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = stage_config(unified_kit.settings(unified_folder, track_memory=True, epochs=1, **changes))
     plan = plan_stage(config)
     run = run_stage(config, out=tmp_path / "run", progress=Callback()).run
     assert run["peak_tensor_bytes"] == pytest.approx(plan.peak_bytes, rel=0.10)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,29 +31,15 @@ KIT = Path(__file__).with_name("unified_kit.py")
 QUIET = Callback()
 
 
-def _load_kit() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("unified_kit", KIT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kit = _load_kit()
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("unified")
-    kit.write_model(path / "model")
-    kit.write_data(path)
-    kit.write_data(path, 10, "val.jsonl", 9)
-    return path
+def folder(unified_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy: some tests change its files."""
+    return Path(shutil.copytree(unified_folder, tmp_path_factory.mktemp("training") / "unified"))
 
 
 @pytest.fixture
-def configure(folder: Path) -> Callable[..., StageConfig]:
-    return lambda **changes: stage_config(kit.settings(folder, **changes))
+def configure(unified_kit: ModuleType, folder: Path) -> Callable[..., StageConfig]:
+    return lambda **changes: stage_config(unified_kit.settings(folder, **changes))
 
 
 def _log(out: Path, key: str) -> list[float]:
@@ -94,8 +80,8 @@ def test_the_weights_of_the_losses_count(configure: Any, tmp_path: Path) -> None
         assert line["loss"] == pytest.approx(0.5 * line["text_loss"] + 2.0 * line["image_loss"], rel=1e-6)
 
 
-def test_one_kind_alone_trains(folder: Path, configure: Any, tmp_path: Path) -> None:
-    every = kit.records()
+def test_one_kind_alone_trains(unified_kit: ModuleType, folder: Path, configure: Any, tmp_path: Path) -> None:
+    every = unified_kit.records()
     for name, number in (("image", 0), ("text", 4)):
         path = folder / f"only_{name}.jsonl"
         path.write_text("".join(json.dumps(item) + "\n" for item in every[number::5]))
@@ -135,8 +121,8 @@ def _script(config: Path, out: Path, kill_at: int = 0) -> subprocess.CompletedPr
     return subprocess.run([sys.executable, str(KIT), str(config), str(out)], env=env, capture_output=True, text=True)
 
 
-def test_a_killed_run_ends_with_the_same_bits(folder: Path, tmp_path: Path) -> None:
-    settings = kit.settings(
+def test_a_killed_run_ends_with_the_same_bits(unified_kit: ModuleType, folder: Path, tmp_path: Path) -> None:
+    settings = unified_kit.settings(
         folder, workers=2, val_data=str(folder / "val.jsonl"), unified={"ema_decay": 0.9, "pack_tokens": 200}
     )
     (tmp_path / "c.json").write_text(json.dumps(settings))
@@ -212,9 +198,12 @@ def test_mistakes_of_a_mixture_are_listed_together(folder: Path) -> None:
         assert text in str(caught.value)
 
 
-def test_bad_records_are_counted_or_stop_the_run_all_listed(folder: Path, configure: Any, tmp_path: Path) -> None:
+def test_bad_records_are_counted_or_stop_the_run_all_listed(
+    unified_kit: ModuleType, folder: Path, configure: Any, tmp_path: Path
+) -> None:
     path = folder / "some_bad.jsonl"
-    rows = [*kit.records(18), {"text_prompt": "x"}, {"id": "gone", "text_prompt": "x", "image_path": "images/no.png"}]
+    rows = [*unified_kit.records(18), {"text_prompt": "x"}]
+    rows += [{"id": "gone", "text_prompt": "x", "image_path": "images/no.png"}]
     path.write_text("".join(json.dumps(item) + "\n" for item in rows))
     artifact = run_stage(configure(data=str(path), max_bad_ratio=0.2, epochs=1), out=tmp_path / "run", progress=QUIET)
     assert artifact.facts["rows_rejected"] == {"bad_record": 1, "bad_image": 1}
@@ -226,12 +215,12 @@ def test_bad_records_are_counted_or_stop_the_run_all_listed(folder: Path, config
 
 
 def test_a_picture_that_is_damaged_inside_is_left_out_while_training(
-    folder: Path, configure: Any, tmp_path: Path
+    unified_kit: ModuleType, folder: Path, configure: Any, tmp_path: Path
 ) -> None:
     data = (folder / "images" / "red.png").read_bytes()
     (folder / "images" / "cut.png").write_bytes(data[:45] + bytes(8) + data[53:])
     path = folder / "damaged.jsonl"
-    rows = [*kit.records(20), {"id": "cut", "text_prompt": "red", "image_path": "images/cut.png"}]
+    rows = [*unified_kit.records(20), {"id": "cut", "text_prompt": "red", "image_path": "images/cut.png"}]
     path.write_text("".join(json.dumps(item) + "\n" for item in rows))
     artifact = run_stage(configure(data=str(path), epochs=1), out=tmp_path / "run", progress=QUIET)
     assert artifact.facts["rows_rejected"] == {"bad_image": 1} and artifact.facts["rows_trained"] == 20
@@ -239,13 +228,14 @@ def test_a_picture_that_is_damaged_inside_is_left_out_while_training(
     assert "cut.png" in rejected
 
 
-def test_wrong_settings_are_refused_together() -> None:
+def test_wrong_settings_are_refused_together(unified_kit: ModuleType) -> None:
     with pytest.raises(ConfigErrors) as caught:
-        stage_config(kit.settings(Path("x"), unified={"freeze": ["vea"], "dropout_text": 2, "txt_loss_weight": 1}))
+        wrong = {"freeze": ["vea"], "dropout_text": 2, "txt_loss_weight": 1}
+        stage_config(unified_kit.settings(Path("x"), unified=wrong))
     for text in ("freeze", "dropout_text", "txt_loss_weight"):
         assert text in str(caught.value)
     with pytest.raises(Exception, match="nothing would be learnt"):
-        stage_config(kit.settings(Path("x"), unified={"text_loss_weight": 0, "image_loss_weight": 0}))
+        stage_config(unified_kit.settings(Path("x"), unified={"text_loss_weight": 0, "image_loss_weight": 0}))
 
 
 def test_missing_and_damaged_pictures_are_found_before_training(tmp_path: Path) -> None:

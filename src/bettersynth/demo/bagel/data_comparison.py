@@ -67,7 +67,7 @@ class Amounts:
     seeds: tuple[int, ...]
 
 
-FULL = Amounts(build.DEMO, 4800, 50, 21, (1, 2, 3))
+FULL = Amounts(build.DEMO, 3200, 40, 21, (1, 2, 3))
 QUICK = Amounts(build.QUICK, 48, 2, 4, (1,))
 
 

@@ -45,8 +45,10 @@ DIALOGUE = (
     "How many objects are there?",
     "Where is the star?",
     "describe the picture",
+    "draw three white hats",
+    "How many hats are there?",
 )
-"""One conversation; both combinations are held out."""
+"""One conversation with two pictures; all combinations are held out."""
 CONTINUED = {"lr": 3e-4, "warmup_ratio": 0.05, "logging_steps": 10, "save_steps": 50}
 
 
