@@ -184,6 +184,7 @@ def techniques_page() -> str:
         "",
         "Several can be combined; the first is the outermost around the loss. A stopped run continues to the same bits",
         "with each of them. What they changed is in the manifest of the checkpoint under `facts.techniques`.",
+        "What each of them brought on the demo world: [ablations](ablations.md).",
         "",
     ]
     for name in TECHNIQUES.names():
