@@ -132,7 +132,10 @@ def legend(table: ComparisonTable) -> list[str]:
         n=seeds,
         chances=chances,
     )
-    ranks = t("#: rank (equal ranks are ties); verdicts against {name}, Holm-corrected.", name=table.baseline)
+    ranks = t(
+        "#: rank, all pairs corrected together (equal ranks are ties); verdicts against {name} alone; both by Holm.",
+        name=table.baseline,
+    )
     limits = {r.provenance["limit"] for results in table.results.values() for r in results if "limit" in r.provenance}
     short = [t("Only the first {n} questions were asked (--limit).", n=", ".join(sorted(limits)))] if limits else []
     return [mean, ranks, *short, *table.notes]
