@@ -152,7 +152,7 @@ def test_pretraining_continues_to_the_same_weights_and_is_exported(
 def test_pictures_drawn_for_training_have_the_latents_of_the_network(tmp_path: Path) -> None:
     write_start(tmp_path, llm=TINY)
     model = load_checkpoint(tmp_path, dtype=torch.float32)
-    drawn = pretrain.world_processor(model, pretrain.settings(tmp_path, 10, is_cooldown=False))
+    drawn = pretrain.world_processor(model, pretrain.settings(tmp_path, 10, is_cooldown=False), pretrain.MOSAICS)
     data = pretrain.world_set(drawn, 4)
     assert len(data.examples) == 4 and {p.size for e in data.examples for p in e.images} == {(96, 96)}
     seen, latents = Picture("3", "vit_image", (96, 96)), Picture("3", "vae_image", (96, 96))
