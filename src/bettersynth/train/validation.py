@@ -20,7 +20,7 @@ from bettersynth.models.family import LossOutput, ModelFamily, Processor
 from bettersynth.models.joint import JointOutput
 from bettersynth.train.callbacks import Callback, RunInfo, StepView, read_log
 from bettersynth.train.data import prepare
-from bettersynth.train.loader import Loader
+from bettersynth.train.loader import Loader, MicroBatch
 from bettersynth.train.mixture import pack_batches
 from bettersynth.train.prepare import COMPUTE_DTYPES, build_processor, prepare_processor
 
@@ -60,6 +60,7 @@ def open_validation(
 class Validation(Callback):
     """Measures the loss every ``eval_steps`` steps and after the last one, in process 0.
 
+    A record that cannot be used is told and left out; ``records`` in ``validation.jsonl`` says how many were measured.
     Dropout, techniques and noise of training are off, and every target token counts the same. The weights that would
     be published are measured: the average if there is one. A joint training keeps the best ones in ``best/``.
 
@@ -82,11 +83,14 @@ class Validation(Callback):
         self._every = config.eval_steps or config.save_steps
         self._path = out / FILE
         self._best: float | None = None
+        self._bad: set[int] = set()
         self._passes = _passes(config, self.data.examples.num_tokens)
         self._loader = Loader(self.data.examples, processor, cache_bytes=config.pixel_cache_bytes, workers=0, ahead=1)
 
     def on_start(self, info: RunInfo) -> None:
-        """Forget what was measured after the state that the run continues from."""
+        """Say what is left out, and forget what was measured after the state that the run continues from."""
+        for note in self.data.notes:
+            self._report.on_note(t("{name}: held-out records: {note}", name=self._out.name, note=note))
         self._lines = [line for line in read_log(self._path) if line["step"] <= info.first_step]
         self._best = min((line["loss"] for line in self._lines), default=None)
         self._write()
@@ -102,7 +106,8 @@ class Validation(Callback):
                 self._best = losses["loss"]
                 if self._config.unified is not None:
                     self._keep(view, losses)
-        self._lines.append({"step": view.step, **losses, "is_best": is_best})
+        records = len(self.data.examples) - len(self._bad)
+        self._lines.append({"step": view.step, **losses, "is_best": is_best, "records": records})
         self._write()
         self._report.on_metrics(view.step, losses)
 
@@ -114,6 +119,7 @@ class Validation(Callback):
         model.eval()
         for number, indices in enumerate(self._passes):
             item = self._loader.build(0, number, indices)
+            self._tell(item)
             if item.batch is None:
                 continue
             with torch.autocast(device.type, dtype=COMPUTE_DTYPES[precision], enabled=precision != "fp32"):
@@ -129,6 +135,13 @@ class Validation(Callback):
             return means
         weights = {"text_loss": settings.text_loss_weight, "image_loss": settings.image_loss_weight}
         return {"loss": sum(weights[name] * value for name, value in means.items()), **means}
+
+    def _tell(self, item: MicroBatch) -> None:
+        """Name each record whose picture cannot be opened, one time."""
+        for index, row in item.bad:
+            if index not in self._bad:
+                self._bad.add(index)
+                self._report.on_note(t("sample {key} left out: {detail}", key=row.key, detail=row.detail))
 
     def _keep(self, view: StepView, losses: Mapping[str, float]) -> None:
         """Write the best checkpoint beside the one before it, then exchange the two."""

@@ -117,7 +117,7 @@ def test_the_average_follows_the_weights(configure: Any, tmp_path: Path) -> None
 
 
 def _script(config: Path, out: Path, kill_at: int = 0) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "KILL_AT": str(kill_at), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "KILL_AT": str(kill_at), "OMP_NUM_THREADS": str(torch.get_num_threads())}  # the same bits
     return subprocess.run([sys.executable, str(KIT), str(config), str(out)], env=env, capture_output=True, text=True)
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bettersynth.config.train import StageConfig
 from bettersynth.core.errors import ConfigError
@@ -54,6 +56,29 @@ def test_it_is_the_loss_of_the_weights_and_changes_none(
         model = family.load_checkpoint(tmp_path / "run", dtype=torch.float32)
     (again,) = open_validation(config.with_devices(1), family, model, tmp_path, Callback())
     assert again.measure(model)["loss"] == pytest.approx(told[6], rel=1e-4)  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_measured_is_told_and_counted(mgm_configure: Configure, mgm_data: Path, tmp_path: Path) -> None:
+    rows = json.loads((mgm_data / "data.json").read_text())[:6]
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(mgm_data / "cut.png")
+    (mgm_data / "cut.png").write_bytes((mgm_data / "cut.png").read_bytes()[:6000])  # its head says nothing yet
+    rows[1] |= {"id": "broken", "image": "cut.png"}
+    rows.append({"id": "empty", "conversations": []})
+    (mgm_data / "partly.json").write_text(json.dumps(rows))
+    said: list[str] = []
+
+    class Report(Callback):
+        def on_note(self, text: str) -> None:
+            said.append(text)
+
+    config = mgm_configure(val_data=str(mgm_data / "partly.json"), eval_steps=3, max_bad_ratio=0.5)
+    run_stage(config, out=tmp_path / "run", progress=Callback(), callbacks=[Report()])
+    assert [text for text in said if "held-out records" in text] == [
+        "run: held-out records: 1 row left out: bad_record 1"
+    ]
+    assert len([text for text in said if "broken left out" in text]) == 1  # not at every measurement
+    assert {line["records"] for line in read_log(tmp_path / "run" / FILE)} == {5}
 
 
 def _bases(config: StageConfig) -> Any:
