@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,16 +13,30 @@ import pytest
 import torch
 
 from bettersynth.core.errors import DataError
-from bettersynth.demo.bagel import autoencoder, encoder, pretrain, scores
-from bettersynth.demo.bagel.data import LAYOUTS, MIX, describe, draw_record, prompted_scene, write_records
+from bettersynth.demo.bagel import autoencoder, encoder, pretrain, scores, sight
+from bettersynth.demo.bagel.data import (
+    LAYOUTS,
+    MIX,
+    describe,
+    draw_record,
+    draw_scene,
+    prompted_scene,
+    write_records,
+)
 from bettersynth.demo.bagel.start import write_start
+from bettersynth.demo.bases.vision_data import normalise
 from bettersynth.demo.world.facts import judge, parse
 from bettersynth.demo.world.language import Question
-from bettersynth.demo.world.vocab import BASE_VOCAB, EVAL_VOCAB
+from bettersynth.demo.world.render import render_array
+from bettersynth.demo.world.vocab import BASE_VOCAB, COLOURS, EVAL_VOCAB, LETTERS
+from bettersynth.formats.unified import parse_record
 from bettersynth.models.bagel.autoencoder import AutoEncoder
-from bettersynth.models.bagel.config import LlmConfig
+from bettersynth.models.bagel.config import LlmConfig, VitConfig
 from bettersynth.models.bagel.convert import load_checkpoint
+from bettersynth.models.bagel.packing import patchify
 from bettersynth.models.bagel.records import Picture
+from bettersynth.models.bagel.tokens import BagelTokenizer
+from bettersynth.models.bagel.vision import VitEncoder
 from bettersynth.train.preset import load_preset, stage_settings
 from bettersynth.train.stages import run_stage
 from bettersynth.train.unified_dataset import UnifiedGenerationDataset
@@ -140,7 +155,8 @@ def test_pretraining_continues_to_the_same_weights_and_is_exported(
     monkeypatch.setattr(pretrain, "BATCH", 4)
     monkeypatch.setattr(pretrain, "COOLDOWN_BATCH", 4)
     monkeypatch.setattr(pretrain, "FIT_PICTURES", 32)
-    words = ["--cooldown", "1", "--records", "8"]
+    monkeypatch.setattr(pretrain, "sight_accuracy", lambda *given: {})
+    words = ["--cooldown", "1", "--records", "8", "--sight", "2"]
     assert pretrain.main(["--out", str(tmp_path / "whole"), "--steps", "2", *words]) == 0
     assert pretrain.main(["--out", str(tmp_path / "cut"), "--steps", "1", *words]) == 0
     assert pretrain.main(["--out", str(tmp_path / "cut"), "--steps", "2", *words]) == 0
@@ -159,6 +175,43 @@ def test_pictures_drawn_for_training_have_the_latents_of_the_network(tmp_path: P
     pixels = torch.from_numpy(drawn._load(seen, "3").copy()).permute(2, 0, 1) / 127.5 - 1
     moments = drawn._load(latents, "3")
     assert moments.shape == (32, 12, 12) and np.abs(moments - drawn.moments(pixels)).max() < 0.05 < moments[:16].std()
+
+
+def test_the_vision_encoder_learns_what_patches_show() -> None:
+    torch.manual_seed(0)
+    encoder = VitEncoder(VitConfig(32, 64, 1, 2, image_size=96, patch_size=16), 1)
+    losses: list[float] = []
+    heads = sight.train_sight(encoder, steps=40, seed=3, tell=lambda _, loss: losses.append(loss))
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5]), losses
+    picture = torch.from_numpy(render_array(draw_scene(random.Random(2))).copy()).permute(2, 0, 1)
+    expected = patchify(picture / 127.5 - 1, 16)
+    given = sight.patches_of(normalise(picture.permute(1, 2, 0).numpy()[None]))
+    assert torch.allclose(given, expected, atol=1e-5)
+    assert heads(sight.features(encoder, torch.zeros(2, 3, 96, 96)))["colour"].shape == (2, 36, 8)
+
+
+def test_words_to_be_learnt_are_misread_and_nothing_else(tmp_path: Path) -> None:
+    write_start(tmp_path, llm=TINY)
+    model = load_checkpoint(tmp_path, dtype=torch.float32)
+    drawn = pretrain.world_processor(model, pretrain.settings(tmp_path, 10, is_cooldown=False), pretrain.MOSAICS)
+    numbers = range(24)
+    examples = [drawn.encode(parse_record({"id": str(n), **drawn.record(n)[2]})) for n in numbers]
+    pixels = [drawn.load_pixels(example) for example in examples]
+    given = replace(drawn, misread=()).collate_step(5, numbers, examples, pixels)
+    misread = drawn.collate_step(5, numbers, examples, pixels)
+    assert {name for name in given if not torch.equal(given[name], misread[name])} == {"packed_text_ids"}
+    changed = given["packed_text_ids"] != misread["packed_text_ids"]
+    names = BagelTokenizer(tmp_path).backend
+    words = {names.id_to_token(int(i)).strip("▁") for i in misread["packed_text_ids"][changed]}
+    assert words and words <= {*COLOURS, *LETTERS}
+    learnt = torch.isin(given["packed_text_indexes"], given["ce_loss_indexes"])
+    assert learnt[changed].all()
+    alone = drawn.collate_step(5, numbers[7:9], examples[7:9], pixels[7:9])
+    begin = int(given["sample_lens"][:7].sum())
+    inside = (given["packed_text_indexes"] >= begin) & (
+        given["packed_text_indexes"] < begin + int(given["sample_lens"][7:9].sum())
+    )
+    assert torch.equal(misread["packed_text_ids"][inside], alone["packed_text_ids"])
 
 
 def test_the_preset_trains_both_losses_on_the_demo_world(tmp_path: Path) -> None:

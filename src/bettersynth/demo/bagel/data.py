@@ -21,7 +21,7 @@ from bettersynth.demo.world.render import render
 from bettersynth.demo.world.scene import Scene, Thing, sample_scene
 from bettersynth.demo.world.vocab import BACKGROUNDS, BASE_VOCAB, NUMBER_WORDS, Vocabulary
 
-MIX = {"draw": 0.54, "describe": 0.36, "answer": 0.06, "story": 0.04}
+MIX = {"draw": 0.57, "describe": 0.28, "answer": 0.11, "story": 0.04}
 """Shares of the kinds of records."""
 DESCRIBE = ("describe the picture", "what do we see", "what is in the picture")
 LIST = "what objects are there"

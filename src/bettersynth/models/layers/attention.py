@@ -64,6 +64,10 @@ class PackedAttention:
         """(L, H, E), (L, K, E), (L, K, E) -> (L, H, E)."""
         if self.is_flex:
             return self._flex(q, k, v)
+        return self._one_by_one(q, k, v)
+
+    @torch.compiler.disable  # compiled, every batch with other lengths would be compiled anew
+    def _one_by_one(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         pieces = zip(q.split(self.lens), k.split(self.lens), v.split(self.lens), self.masks, strict=True)
         mixed = [sdpa(*piece) for piece in pieces]
         return torch.cat(mixed) if len(mixed) > 1 else mixed[0]

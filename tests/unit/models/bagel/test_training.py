@@ -65,6 +65,20 @@ def test_block_mask_equals_dense_mask(seed):
         assert torch.allclose(flex(0, q, k, v), sdpa(0, q, k, v), atol=1e-5)
 
 
+def test_compiled_layers_are_not_compiled_anew_for_every_mixture(tiny, tiny_model):
+    from torch._dynamo.testing import CompileCounter
+
+    counter = CompileCounter()
+    for layer in tiny_model.decoder.layers:
+        layer.compile(dynamic=True, backend=counter)
+    mixtures = [[DRAW, SEE], [SEE, TEXT, DRAW], [EDIT, DRAW, TEXT, SEE], [DRAW, DRAW, SEE, TEXT, TEXT]]
+    seen = []
+    for samples in mixtures:
+        tiny_model.losses(_batch(tiny, samples)).total().backward()
+        seen.append(counter.frame_count)
+    assert seen[0] > 0 and seen[-1] == seen[1], seen
+
+
 def test_an_unknown_attention_is_refused(tiny, tiny_model):
     tiny_model.attention = "flash"
     with pytest.raises(ConfigError, match="attention"):
