@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,13 @@ def write_records(folder: Path, *, count: int, seed: int = 0, name: str = "train
 
 
 def draw_record(
-    number: int, paths: tuple[str, str], *, seed: int, name: str = "train", mosaics: float = 0.0
+    number: int,
+    paths: tuple[str, str],
+    *,
+    seed: int,
+    name: str = "train",
+    mosaics: float = 0.0,
+    mix: Mapping[str, float] = MIX,
 ) -> tuple[str, dict[str, Scene], dict[str, Any]]:
     """The record of one number.
 
@@ -88,12 +95,13 @@ def draw_record(
         seed, name: of the data set.
         mosaics: share of drawing and describing records that show many objects, most of them nine, listed row by row:
             shapes are learnt faster from them, because most of a usual picture is background.
+        mix: shares of the kinds of records.
 
     Returns:
         Kind, scenes by path, and the record.
     """
     rng = generator(seed, "demo-bagel", name, number)
-    kind = rng.choices(list(MIX), list(MIX.values()))[0]
+    kind = rng.choices(list(mix), list(mix.values()))[0]
     if kind in ("draw", "describe") and rng.random() < mosaics:
         if kind == "describe" and rng.random() < _CROWDS:
             scene = crowd(rng)

@@ -21,8 +21,8 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import BetterSynthError
 from bettersynth.core.seed import derive_seed
 from bettersynth.demo.bagel.autoencoder import FIT_PICTURES, take
-from bettersynth.demo.bagel.data import draw_record
+from bettersynth.demo.bagel.data import MIX, draw_record
 from bettersynth.demo.bagel.encoder import LOG_VARIANCE, Components, fit, latent_means
 from bettersynth.demo.bagel.sight import sight_accuracy, train_sight
 from bettersynth.demo.bagel.start import write_start
@@ -63,6 +63,8 @@ RECORDS, SEED = 100_000, 7
 """Different records, and the seed of them and of everything else."""
 MOSAICS, COOLDOWN_MOSAICS = 0.5, 0.35
 """Share of pictures full of objects (`draw_record` in `data.py`): shapes first, then usual scenes."""
+COOLDOWN_MIX = {"draw": 0.74, "describe": 0.13, "answer": 0.09, "story": 0.04}
+"""Kinds of records on the way down: describing is learnt long before drawing."""
 BATCH, COOLDOWN_BATCH = 32, 64
 WARMUP_STEPS, COOLDOWN_WARMUP_STEPS = 100, 20
 WORLD, RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
@@ -71,7 +73,7 @@ _NAME = "pretrain"
 _SETTINGS: dict[str, Any] = {"logging_steps": 50, "save_steps": 250, "workers": 0, "pixel_cache_bytes": 2 * 2**30}
 
 
-SIGHT_STEPS, STEPS, COOLDOWN_STEPS = 3000, 8000, 3300
+SIGHT_STEPS, STEPS, COOLDOWN_STEPS = 3000, 8000, 4400
 _SIGHT_FILE = "sight.json"
 _UNIFIED: dict[str, Any] = {"text_loss_weight": 0.5, "freeze": ("vit",)}
 MISREAD = (("colours", 0.5), ("letters", 0.15))
@@ -91,10 +93,12 @@ class WorldProcessor(UnifiedProcessor):
 
     Attributes:
         mosaics: share of pictures full of objects.
+        mix: shares of the kinds of records.
         misread: token ids that may be taken for one another, with the chance of it.
     """
 
     mosaics: float = MOSAICS
+    mix: Mapping[str, float] = field(default_factory=lambda: MIX)
     misread: tuple[tuple[tuple[int, ...], float], ...] = ()
 
     @cached_property
@@ -130,10 +134,14 @@ class WorldProcessor(UnifiedProcessor):
 
     def record(self, number: int) -> tuple[str, dict[str, Scene], dict[str, Any]]:
         """Kind, scenes by path, and the record of one number."""
-        return draw_record(number, (str(number), f"{number}b"), seed=SEED, name=_NAME, mosaics=self.mosaics)
+        return draw_record(
+            number, (str(number), f"{number}b"), seed=SEED, name=_NAME, mosaics=self.mosaics, mix=self.mix
+        )
 
 
-def world_processor(model: BagelModel, config: StageConfig, mosaics: float) -> WorldProcessor:
+def world_processor(
+    model: BagelModel, config: StageConfig, mosaics: float, mix: Mapping[str, float] = MIX
+) -> WorldProcessor:
     """The processor of a stage, but for where its pictures come from."""
     given = build_processor(config, FAMILY, model)
     assert isinstance(given, UnifiedProcessor)
@@ -141,6 +149,7 @@ def world_processor(model: BagelModel, config: StageConfig, mosaics: float) -> W
     return WorldProcessor(
         *(encoder, given.autoencoder, given.seed, given.dropout, given.sample_posterior),
         mosaics=mosaics,
+        mix=mix,
         misread=misread_tokens(BagelTokenizer(Path(str(model.tokenizer_folder)))),
     )
 
@@ -187,13 +196,15 @@ def settings(start: Path, steps: int, *, is_cooldown: bool) -> StageConfig:
     return stage_settings(preset, 2, changed)
 
 
-def run(start: Path, out: Path, config: StageConfig, *, records: int, mosaics: float) -> Path:
+def run(
+    start: Path, out: Path, config: StageConfig, *, records: int, mosaics: float, mix: Mapping[str, float] = MIX
+) -> Path:
     """One run of the trainer into ``out``; returns the folder of its result."""
     result = out / "result"
     out.mkdir(parents=True, exist_ok=True)
     raw = start / unified_result.RAW_FILE  # of the run before, not its average, which still holds the random start
     model = load_checkpoint(start, dtype=torch.float32, weights=raw if raw.is_file() else None)
-    processor = world_processor(model, config, mosaics)
+    processor = world_processor(model, config, mosaics, mix)
     data = world_set(processor, records)
     with open_devices("cpu") as devices:
         watchers = [*build_callbacks(config, out), TerminalProgress()]
@@ -244,9 +255,8 @@ def main(words: Sequence[str] | None = None) -> int:
         first = settings(start, arguments.steps, is_cooldown=False)
         middle = run(start, out / "constant", first, records=arguments.records, mosaics=MOSAICS)
         last = settings(middle, arguments.cooldown, is_cooldown=True)
-        result = run(
-            middle, out / f"cooldown-{arguments.steps}", last, records=arguments.records, mosaics=COOLDOWN_MOSAICS
-        )
+        records, folder = arguments.records, out / f"cooldown-{arguments.steps}"
+        result = run(middle, folder, last, records=records, mosaics=COOLDOWN_MOSAICS, mix=COOLDOWN_MIX)
         if RANK == 0:
             export(result, out / "bagel-tiny")
     except BetterSynthError as error:
