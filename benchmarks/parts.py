@@ -25,6 +25,7 @@ _PARTS = {
     ("engine/lines.py", "_beside"): "writing rows",
     ("engine/export.py", "export_quarantine"): "accounting",
     ("engine/local.py", "account"): "accounting",
+    ("engine/export.py", "add_trace"): "trace",
     ("engine/trace.py", "*"): "trace",
     ("engine/shard.py", "_note"): "trace",
     ("engine/arrow_files.py", "*"): "cache",

@@ -1,12 +1,13 @@
-"""Intermediate results on disk: Arrow IPC files, whole or not at all, read column by column."""
+"""Arrow IPC files: intermediate results, whole or not at all, read column by column; and one file of many batches."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import xxhash
@@ -14,6 +15,11 @@ import xxhash
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.ops.base import Batch
+
+# LZ4 is faster than zstd, most of all to read. Every process works on a shard of its own, so threads only interrupt it.
+_LZ4 = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_MAGIC = b"ARROW1"
+_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def concat(batches: list[Batch]) -> Batch:
@@ -23,22 +29,19 @@ def concat(batches: list[Batch]) -> Batch:
     return combined[0] if combined else pa.RecordBatch.from_pylist([], schema=whole.schema)
 
 
-def concat_or_empty(table: pa.Table) -> Batch:
-    """A table as one batch, also when it has no rows."""
-    batches = table.combine_chunks().to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
-
-
 def write_arrow(path: Path, batch: Batch) -> str:
-    """Write Arrow IPC with LZ4 (faster than zstd, most of all to read): temp, fsync, rename; returns the digest."""
+    """Write Arrow IPC: temp, fsync, rename; returns the digest."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+    with pa.ipc.new_file(sink, batch.schema, options=_LZ4) as writer:
         writer.write_batch(batch)
     return write_whole(path, sink.getvalue())
 
 
-def write_whole(path: Path, *parts: Any) -> str:
-    """Write a file of some byte buffers, one after the other: temp, fsync, rename; returns the digest."""
+def write_whole(path: Path, *parts: Any, is_synced: bool = True) -> str:
+    """Write a file of some byte buffers, one after the other: temp, fsync, rename; returns the digest.
+
+    Without the fsync a power cut may leave a short file behind; whoever does that looks at its size later.
+    """
     state = xxhash.xxh3_128()
     temp = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -46,8 +49,9 @@ def write_whole(path: Path, *parts: Any) -> str:
             for part in parts:
                 state.update(part)
                 handle.write(part)
-            handle.flush()
-            os.fsync(handle.fileno())
+            if is_synced:
+                handle.flush()
+                os.fsync(handle.fileno())
         temp.replace(path)  # the folder is synced with the marker, which is written after this
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -72,13 +76,22 @@ def load_arrow(path: Path, digest: str, wanted: Callable[[str], bool] = bool) ->
     Raises:
         DataError: the file is gone or is not the one of this digest; the next run makes it again.
     """
+    return read_columns(read_whole(path, digest), wanted)
+
+
+def read_whole(path: Path, digest: str) -> bytes:
+    """The bytes of a committed intermediate file.
+
+    Raises:
+        DataError: the file is gone or is not the one of this digest; the next run makes it again.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(t("an intermediate result is gone"), where=str(path), hint=t("run it again")) from error
     if xxhash.xxh3_128_hexdigest(data) != digest:
         raise damaged(path)
-    return read_columns(data, wanted)
+    return data
 
 
 def damaged(path: Path) -> DataError:
@@ -91,5 +104,54 @@ def read_columns(data: bytes, wanted: Callable[[str], bool]) -> pa.Table:
     """A table from Arrow IPC bytes; columns that are not wanted are not decompressed."""
     with pa.ipc.open_file(data) as reader:
         places = [place for place, name in enumerate(reader.schema.names) if wanted(name)]
-    with pa.ipc.open_file(data, options=pa.ipc.IpcReadOptions(included_fields=places)) as reader:
+    with pa.ipc.open_file(data, options=pa.ipc.IpcReadOptions(included_fields=places, use_threads=False)) as reader:
         return reader.read_all()
+
+
+def message(batch: Batch) -> pa.Buffer:
+    """A batch as it stands in a file, without its schema: what :meth:`BatchFile.add` takes."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=_LZ4) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue()[len(batch.schema.serialize()) : -len(_END)]
+
+
+class BatchFile:
+    """An Arrow file that grows by whole messages, which are copied as they are: nothing is compressed a second time.
+
+    Args:
+        handle: an empty file. schema: of all batches; its metadata become the file's.
+    """
+
+    def __init__(self, handle: BinaryIO, schema: pa.Schema) -> None:
+        self._handle, self._schema = handle, schema
+        self._at = handle.write(_MAGIC + b"\0\0" + schema.serialize().to_pybytes())
+        self._blocks: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        """One batch more."""
+        self._blocks.append(_block(self._at, data))
+        self._at += self._handle.write(data)
+
+    def finish(self) -> None:
+        """Write the end of the file, where its reader finds the batches."""
+        # The end of a file of as many empty batches, with the places of ours in it.
+        empty = pa.RecordBatch.from_pylist([], schema=self._schema)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, self._schema) as file:
+            for _ in self._blocks:
+                file.write_batch(empty)
+        data, one = sink.getvalue().to_pybytes(), empty.serialize().to_pybytes()
+        end = data.rindex(_END, 0, len(data) - int.from_bytes(data[-10:-6], "little", signed=True) - 10)
+        first = len(_MAGIC) + 2 + len(self._schema.serialize())
+        places = b"".join(_block(first + number * len(one), one) for number in range(len(self._blocks)))
+        tail = data[end:]
+        if places and tail.count(places) != 1:
+            raise RuntimeError("Arrow writes the end of a file in another way than its format says")
+        self._handle.write(tail.replace(places, b"".join(self._blocks)) if places else tail)
+
+
+def _block(at: int, data: bytes) -> bytes:
+    """Where a message stands in a file, as Arrow's ``File.fbs`` has it: its place and the sizes of its two parts."""
+    head = 8 + int.from_bytes(data[4:8], "little")
+    return struct.pack("<qi4xq", at, head, len(data) - head)

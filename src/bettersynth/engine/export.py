@@ -19,7 +19,7 @@ from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.engine import trace
-from bettersynth.engine.arrow_files import damaged, load_arrow
+from bettersynth.engine.arrow_files import damaged, read_whole
 from bettersynth.engine.jobs import LineSettings
 from bettersynth.engine.settings import line_settings
 from bettersynth.engine.trace import TRACE_FILE
@@ -101,7 +101,7 @@ class ResultWriter:
         Raises:
             DataError: the events are gone or damaged; the shard will be done again.
         """
-        self._events.add(load_arrow(path, marker["trace"]))
+        self._events.add(read_whole(path, marker["trace"]))
 
     def add_rows(self, path: Path, marker: Mapping[str, Any], file: int) -> None:
         """The lines of a shard of the last stage.

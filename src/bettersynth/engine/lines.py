@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-import pyarrow as pa
 
-from bettersynth.engine import trace
 from bettersynth.engine.jobs import BASE_SCHEMA, PARTIAL, LineSettings
+from bettersynth.engine.trace import scores_json
 from bettersynth.formats.jsonl import dump_line
 from bettersynth.ops.base import IMAGES, RECORD, STATS, TEXT, Batch
 
@@ -20,34 +19,16 @@ META = "__dj__meta__"  # a column of JSON: what Data-Juicer's operators say of a
 _INTERNAL = frozenset([*BASE_SCHEMA.names, META])
 
 
-def lines_of(batch: Batch, settings: LineSettings) -> tuple[bytes, bytes, pa.Table]:
-    """The rows as JSON lines, the lines of the stats file (empty when no step said anything), and their events."""
+def lines_of(batch: Batch, settings: LineSettings) -> tuple[bytes, bytes]:
+    """The rows as JSON lines, and the lines of the stats file (empty when no step said anything)."""
     scores = _scores(batch)
-    kept = trace.events_of(batch, range(batch.num_rows), step=settings.num_steps, action="kept")
-    return b"".join(_lines(batch, settings, scores)), b"".join(_beside(batch, scores)), kept
+    return b"".join(_lines(batch, settings, scores)), b"".join(_beside(batch, scores))
 
 
 def _scores(batch: Batch) -> list[bytes] | None:
     """The stats of every row as JSON, or None when no step computed any."""
     names = [name for name in batch.schema.names if name.startswith(STATS)]
-    if not names:
-        return None
-    plain = [name.removeprefix(STATS) for name in names]
-    columns = [batch.column(name) for name in names]
-    if all(_is_number(column) for column in columns):
-        # Whole columns at once, then the texts of the numbers put together; several times as fast as row by row.
-        heads = [b'{"%b":' % orjson.dumps(plain[0])[1:-1], *(b",%b:" % orjson.dumps(name) for name in plain[1:])]
-        template = b"%b".join([*(head.replace(b"%", b"%%") for head in heads), b"}"])
-        texts = [orjson.dumps(column.to_numpy(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] for column in columns]
-        split = (text.split(b",") if text else [] for text in texts)
-        return [template % row for row in zip(*split, strict=True)]
-    values = zip(*(column.to_pylist() for column in columns), strict=True)
-    return [orjson.dumps(dict(zip(plain, row, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY) for row in values]
-
-
-def _is_number(column: Any) -> bool:
-    kind = column.type
-    return column.null_count == 0 and kind in (pa.int64(), pa.int32(), pa.float64())
+    return scores_json({name.removeprefix(STATS): batch.column(name) for name in names}) if names else None
 
 
 def _beside(batch: Batch, scores: list[bytes] | None) -> list[bytes]:

@@ -104,7 +104,7 @@ def process(
     """Run a recipe and write its result folder; finished parts of an earlier, interrupted run are not done again.
 
     The folder holds ``processed_data.jsonl`` (or the name in ``export_path``), its ``_stats`` file,
-    ``quarantine.jsonl``, ``trace.parquet`` and the manifest. The same recipe, input and models give the same bytes
+    ``quarantine.jsonl``, ``trace.arrow`` and the manifest. The same recipe, input and models give the same bytes
     for any number of workers and interruptions.
 
     Args:
@@ -339,8 +339,8 @@ def _marker(folder: Path, job: ShardJob) -> dict[str, Any] | None:
     except (OSError, orjson.JSONDecodeError):
         return None
     data = ".lines" if marker.get("lines") else ".arrow"
-    whole = all(path.with_suffix(suffix).is_file() for suffix in (data, ".trace"))
-    return marker if whole and marker.get("key") == job.key and "trace" in marker else None
+    is_whole = path.with_suffix(data).is_file() and trace.is_there(path.with_suffix(".trace"), marker)
+    return marker if is_whole and marker.get("key") == job.key else None
 
 
 def _reduce(stage: Stage, settings: Settings, state: _State, work: Path) -> None:

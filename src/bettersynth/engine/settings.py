@@ -23,7 +23,7 @@ def base_key(planned: Plan) -> str:
     read = [planned.recipe.text_key, keys.image_key, asdict(tokens_of(planned.recipe)), keys.on_truncated]
     more: list[Any] = [keys.compat, *required_of(planned.recipe)]
     extra = more if more != ["operators"] else []
-    return digest_json(["read", 1, *read, *extra, keys.on_missing_image, keys.seed, where])
+    return digest_json(["read", 2, *read, *extra, keys.on_missing_image, keys.seed, where])
 
 
 def stage_folders(planned: Plan) -> list[str]:

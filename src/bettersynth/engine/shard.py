@@ -21,7 +21,7 @@ from bettersynth.core.errors import BetterSynthError, DataError
 from bettersynth.core.lang import language, set_language, t
 from bettersynth.core.sample import RowKey
 from bettersynth.engine import trace, view
-from bettersynth.engine.arrow_files import concat, concat_or_empty, damaged, load_arrow, write_arrow, write_whole
+from bettersynth.engine.arrow_files import concat, damaged, load_arrow, write_arrow, write_whole
 from bettersynth.engine.jobs import BASE_SCHEMA, FIELD, PARTIAL, Quarantined, ShardJob, StageJob, StepCount
 from bettersynth.engine.lines import lines_of
 from bettersynth.engine.phase import Phase
@@ -67,7 +67,7 @@ class ShardRun:
         self.stage, self.shard, self.ctx = stage, shard, ctx
         self.counts: dict[tuple[int, str], StepCount] = {}
         self.quarantine: list[Quarantined] = []
-        self.events: list[pa.Table] = []
+        self.events = trace.Events()
         self.verdict_row = 0
         self.keys: list[str] = []
         self.poisoned_mask: Any = None
@@ -284,10 +284,8 @@ class ShardRun:
             changed = pc.or_(changed, pa.array([a != b for a, b in images], pa.bool_()))
         rows = np.flatnonzero(changed.to_numpy(zero_copy_only=False))
         count.changed += len(rows)
-        taken = pa.array(rows)
-        texts = {"before": batch.column(TEXT).take(taken), "after": out.column(TEXT).take(taken)}
-        scores = trace.all_scores(out, rows, _stat_names(operator))
-        self._note(phase, "changed", out, rows, scores=scores, **texts)
+        texts = {"before": batch.column(TEXT), "after": out.column(TEXT)}
+        self._note(phase, "changed", out, rows, scores=_stat_names(operator), **texts)
 
     def _score(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         stats, fresh = self._stats(phase, batch)
@@ -423,9 +421,7 @@ class ShardRun:
         differs = pc.invert(pc.equal(before, made.batch.column(TEXT))).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(differs & ~made.is_child)
         count.changed += len(rows)
-        taken = pa.array(rows)
-        texts = {"before": before.take(taken), "after": made.batch.column(TEXT).take(taken)}
-        self._note(phase, "changed", made.batch, rows, **texts)
+        self._note(phase, "changed", made.batch, rows, before=before, after=made.batch.column(TEXT))
 
     def _with_children(self, phase: Phase, batch: Batch, source: Any, is_child: Any, count: StepCount) -> Batch:
         """Number child rows: parent's number, then the step, then a running number, so that no two keys are equal."""
@@ -442,7 +438,7 @@ class ShardRun:
         out = with_column(batch, KEY[2], pa.array(base, pa.int64()))
         rows = np.flatnonzero(is_child)
         count.rows_made += len(rows)
-        self._note(phase, "made", out, rows, after=out.column(TEXT).take(pa.array(rows)))
+        self._note(phase, "made", out, rows, after=out.column(TEXT))
         return out
 
     def _drop(self, phase: Phase, batch: Batch, rows: Any, reasons: list[str], count: StepCount) -> None:
@@ -450,15 +446,12 @@ class ShardRun:
             count.dropped[reason] = count.dropped.get(reason, 0) + times
         # A dropped row shows every score it had, so that distributions before and after can be drawn from the trace.
         names = [name.removeprefix(STATS) for name in batch.schema.names if name.startswith(STATS)]
-        scores = trace.all_scores(batch, rows, names)
-        before = batch.column(TEXT).take(pa.array(rows))
-        self._note(phase, "dropped", batch, rows, reason=reasons, scores=scores, before=before)
+        self._note(phase, "dropped", batch, rows, reason=reasons, scores=names, before=batch.column(TEXT))
 
     def _note(self, phase: Phase, action: str, batch: Batch, rows: Any, **columns: Any) -> None:
-        """Remember what happened to some rows of a batch; ``columns`` as :func:`trace.events` takes them."""
-        if len(rows):
-            what = {"step": phase.step, "operator": phase.operator.name, "action": action}
-            self.events.append(trace.events_of(batch, rows, **what, **columns))
+        """Remember what happened to some rows of a batch; ``columns`` as :meth:`trace.Events.note` takes them."""
+        what = {"step": phase.step, "operator": phase.operator.name, "action": action}
+        self.events.note(batch, rows, **what, **columns)
 
     def _quarantine_row(self, row: Batch, operator: str, error: str, count: StepCount) -> None:
         key = row_keys(row)[0]
@@ -469,8 +462,7 @@ class ShardRun:
         self.quarantine.append(Quarantined(str(key), key.file, key.row, row_id, operator, error, record))
         step = next((phase.step for phase in self.stage.phases if phase.operator.name == operator), _READ_STEP)
         step = _READ_STEP if operator == "read" else step
-        what = {"step": step, "operator": operator, "action": "quarantined", "reason": error}
-        self.events.append(trace.events(1, key=str(key), id=row_id, **what))
+        self.events.set_aside(key, row_id, step=step, operator=operator, reason=error)
 
     def _message(self, error: Exception) -> str:
         """An error as one line, with paths as the records write them, so that it reads the same on every machine."""
@@ -543,16 +535,15 @@ def run_shard(stage: StageJob, shard: ShardJob, ctx: OpContext) -> dict[str, Any
     if stage.lines is None:
         data_digest = write_arrow(folder / f"{name}.arrow", rows)
     else:
-        lines, beside, kept = lines_of(rows, stage.lines)
+        lines, beside = lines_of(rows, stage.lines)
         data_digest, sizes = write_whole(folder / f"{name}.lines", lines, beside), [len(lines), len(beside)]
-        run.events.append(kept)
-    events = concat_or_empty(pa.concat_tables([trace.events(0), *run.events]))
+        run.events.note(rows, None, step=stage.lines.num_steps, operator="", action="kept")
     marker = {
         "key": shard.key,
         "rows": rows.num_rows,
         "digest": data_digest,
         "lines": sizes,
-        "trace": write_arrow(folder / f"{name}.trace", events),
+        **trace.save(folder / f"{name}.trace", run.events),
         "counts": [[step, op, asdict(count)] for (step, op), count in run.counts.items()],
         "quarantine": [asdict(row) for row in run.quarantine],
         "flags": dict(ctx.flags - flags_before),

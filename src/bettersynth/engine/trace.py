@@ -1,8 +1,13 @@
-"""What happened to each row: kept, dropped, changed, made or set aside, by which operator and why."""
+"""What happened to each row: kept, dropped, changed, made or set aside, by which operator and why.
+
+A shard notes its events and compresses them, once, as a message of Arrow's file format; the parent copies the messages
+of all shards into one file and writes its end.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -16,12 +21,15 @@ import pyarrow.compute as pc
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.core.sample import RowKey
+from bettersynth.engine.arrow_files import BatchFile, message, write_whole
 from bettersynth.ops.base import ID, IMAGES, KEY, STATS, Batch
 
-TRACE_FILE = "trace.parquet"
+TRACE_FILE = "trace.arrow"
 SCHEMA = pa.schema(
     [
-        ("key", pa.string()),
+        ("file", pa.int32()),
+        ("row", pa.int64()),
+        ("child", pa.int64()),
         ("id", pa.string()),
         ("step", pa.int32()),
         ("operator", pa.string()),
@@ -29,66 +37,149 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("scores", pa.string()),
         ("image", pa.string()),
-        ("before", pa.string()),
-        ("after", pa.string()),
+        ("texts", pa.list_(pa.string())),  # before and after, side by side, where one compresses the other
     ]
 )
-
-
-_FEW_VALUES = ("step", "operator", "action", "reason")
-_GROUP_ROWS = 8192
+_WHO = pa.schema([field.with_name(name) for field, name in zip(SCHEMA, (*KEY, ID), strict=False)])
+_SAME, _ROW_BY_ROW = ("step", "operator", "action"), ("reason", "scores", "image", "before", "after")
+_KEY = SCHEMA.names[: len(KEY)]
+_IS_KEY = re.compile(r"\d{1,9}:\d{1,18}(:\d{1,18})?")
 _STATS = b"stats"
 _SCORES = "__dj__stats__"
-_EMPTY = {"step": 0, "before": None, "after": None}
 
 
-def events(rows: int, **columns: Any) -> pa.Table:
-    """Events as an Arrow table.
+class Events:
+    """What happened in a shard, noted group by group; :meth:`batch` puts it together."""
 
-    Args:
-        columns: a list or an Arrow array with one entry an event, or one value for all of them:
+    def __init__(self) -> None:
+        self._who: list[Batch] = []
+        self._what: list[dict[str, Any]] = []
 
-            * key: the row's hidden key as text (``file:line`` or ``file:line:child``). id: its own id.
-            * step: place in the process list; -1 for reading, and the number of operators for the final ``kept``.
-            * action: ``kept``, ``dropped``, ``changed``, ``made`` or ``quarantined``. operator, reason: texts.
-            * scores: JSON of the stats that led to it; those of ``kept`` rows stand in the result's stats file, and
-              are put in when a trace is read. image: the first picture.
-            * before, after: texts, or nothing; ``before`` alone for dropped rows.
+    def note(self, batch: Batch, rows: Any, **what: Any) -> None:
+        """The same thing happened to some rows of a batch.
+
+        Args:
+            rows: places in the batch; None for all.
+            what: what all these rows share, with arrays where they differ:
+
+                * step: place in the process list; -1 for reading, and the number of operators for the final ``kept``.
+                * operator: its name. action: ``kept``, ``dropped``, ``changed``, ``made`` or ``quarantined``.
+                * reason: a text, or a list with one for each row.
+                * scores: names of the stats that led to it, as far as the batch has them. Those of ``kept`` rows stand
+                  in the result's stats file, and are put in when a trace is read.
+                * before, after: columns of texts, of all rows of the batch; ``before`` alone for dropped rows.
+        """
+        who, images = batch.select(_WHO.names), batch.column(IMAGES)
+        places = None if rows is None else pa.array(rows, pa.int64())
+        if places is not None and not len(places):
+            return
+
+        def of(column: Any) -> Any:
+            return column if places is None else column.take(places)
+
+        what["scores"] = _scores(batch, what.get("scores", ()), of)
+        if len(images.flatten()):
+            what["image"] = _first(of(images))
+        what |= {name: of(what[name]) for name in ("before", "after") if name in what}
+        self._add(of(who), what)
+
+    def set_aside(self, key: RowKey, row_id: str, **what: Any) -> None:
+        """A row is quarantined; it need not be in a batch."""
+        values = ([key.file], [key.row], [key.child], [row_id])
+        arrays = [pa.array(value, field.type) for value, field in zip(values, _WHO, strict=True)]
+        self._add(pa.record_batch(arrays, schema=_WHO), {**what, "action": "quarantined"})
+
+    def _add(self, who: Batch, what: dict[str, Any]) -> None:
+        if who.num_rows:
+            self._who.append(who)
+            self._what.append(what)
+
+    def batch(self) -> Batch:
+        """All events in the order in which they were noted."""
+        who = pa.Table.from_batches(self._who, schema=_WHO).combine_chunks()
+        columns = dict(zip(SCHEMA.names, who.columns, strict=False))
+        groups = pa.array(np.repeat(np.arange(len(self._who)), [batch.num_rows for batch in self._who]))
+        for name in _SAME:
+            values = pa.array([what[name] for what in self._what], SCHEMA.field(name).type)
+            columns[name] = values.take(groups)
+        columns |= {name: self._row_by_row(name) for name in _ROW_BY_ROW}
+        columns["texts"] = _side_by_side(columns["before"], columns["after"])
+        return pa.record_batch([_in_one(columns[name]) for name in SCHEMA.names], schema=SCHEMA)
+
+    def _row_by_row(self, name: str) -> pa.ChunkedArray:
+        """A column in which a group of events has nothing at all, one value for all or one a row."""
+        nothing = None if name in ("before", "after") else ""
+        parts = []
+        for who, what in zip(self._who, self._what, strict=True):
+            values = what.get(name)
+            if values is None or isinstance(values, str):
+                values = pa.repeat(pa.scalar(values or nothing, pa.string()), who.num_rows)
+            parts.append(pa.array(values, pa.string()) if isinstance(values, list) else values)
+        return pa.chunked_array(parts, pa.string())
+
+
+def _in_one(column: Any) -> Any:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _side_by_side(before: pa.ChunkedArray, after: pa.ChunkedArray) -> Any:
+    """For each row a list of both texts, of the first one alone, or of nothing."""
+    has_one, has_both = (column.is_valid().to_numpy() for column in (before, after))
+    sizes = np.where(has_both, 2, has_one.astype(np.int32))
+    ends = np.cumsum(sizes, dtype=np.int32)
+    places = np.zeros(int(sizes.sum()), np.int64)
+    one, both = np.flatnonzero(sizes), np.flatnonzero(has_both)
+    places[(ends - sizes)[one]] = one
+    places[ends[both] - 1] = len(sizes) + both
+    texts = pa.chunked_array([*before.chunks, *after.chunks], pa.string()).combine_chunks()
+    return pa.ListArray.from_arrays(pa.array(np.r_[np.int32(0), ends]), texts.take(pa.array(places)))
+
+
+def _first(images: Any) -> Any:
+    """The first picture of every row, or an empty text."""
+    counts = pc.fill_null(pc.list_value_length(images), 0).to_numpy()
+    paths = images.flatten()
+    first = paths.take(pa.array(np.minimum(np.cumsum(counts) - counts, max(0, len(paths) - 1)))) if len(paths) else ""
+    return pc.fill_null(pc.if_else(pa.array(counts > 0), first, pa.scalar("", pa.string())), "")
+
+
+def _scores(batch: Batch, names: Iterable[str], of: Callable[[Any], Any]) -> Any:
+    """For some rows the named stats as JSON, those that the batch has; None when there are none."""
+    columns = {name: of(batch.column(STATS + name)) for name in names if STATS + name in batch.schema.names}
+    return pa.array(scores_json(columns), pa.string()) if columns else None
+
+
+def scores_json(columns: Mapping[str, Any]) -> list[bytes]:
+    """Stats by name, one column each, as a JSON object a row."""
+    if all(_is_number(column) for column in columns.values()):
+        # Whole columns at once, then the texts of the numbers put together; several times as fast as row by row.
+        first, *others = (orjson.dumps(name)[1:-1].replace(b"%", b"%%") for name in columns)
+        template = b"%b".join([b'{"%b":' % first, *(b',"%b":' % name for name in others), b"}"])
+        numbers = (column.to_numpy() for column in columns.values())
+        texts = (orjson.dumps(each, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] for each in numbers)
+        split = (text.split(b",") if text else [] for text in texts)
+        return [template % row for row in zip(*split, strict=True)]
+    values = zip(*(column.to_pylist() for column in columns.values()), strict=True)
+    return [orjson.dumps(dict(zip(columns, row, strict=True)), option=orjson.OPT_SERIALIZE_NUMPY) for row in values]
+
+
+def _is_number(column: Any) -> bool:
+    return column.null_count == 0 and column.type in (pa.int64(), pa.int32(), pa.float64())
+
+
+def save(path: Path, events: Events) -> dict[str, Any]:
+    """Write what happened in a shard as :class:`Writer` takes it; returns what the shard's marker says of it.
+
+    The disk is not waited for: :func:`is_there` notices a file that a power cut has left short, its digest any other
+    damage, and the shard is done again.
     """
-    arrays = []
-    for field in SCHEMA:
-        values = columns.get(field.name, _EMPTY.get(field.name, ""))
-        if isinstance(values, list):
-            values = pa.array(values, field.type)
-        elif not isinstance(values, pa.Array):
-            values = pa.repeat(pa.scalar(values, field.type), rows)
-        arrays.append(values if values.type == field.type else values.cast(field.type))
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    data = message(events.batch())
+    return {"trace": write_whole(path, data, is_synced=False), "trace_bytes": data.size}
 
 
-def events_of(batch: Batch, rows: Any, **columns: Any) -> pa.Table:
-    """Events of some rows of a batch, with their keys, ids and pictures; ``columns`` as :func:`events` takes them."""
-    part = batch.select([*KEY, ID, IMAGES]).take(pa.array(rows, pa.int64()))
-    images = part.column(IMAGES)
-    first: Any = "" if not len(images.flatten()) else [(paths or [""])[0] for paths in images.to_pylist()]
-    return events(part.num_rows, key=key_texts(part), id=part.column(ID), image=first, **columns)
-
-
-def key_texts(batch: Batch) -> Any:
-    """The hidden key of every row as text."""
-    file, row, child = (batch.column(name) for name in KEY)
-    keys = pc.binary_join_element_wise(file.cast(pa.string()), row.cast(pa.string()), ":")
-    is_child = pc.not_equal(child, 0)
-    if pc.any(is_child).as_py():
-        keys = pc.if_else(is_child, pc.binary_join_element_wise(keys, child.cast(pa.string()), ":"), keys)
-    return keys
-
-
-def all_scores(batch: Batch, rows: Any, names: Iterable[str]) -> list[str]:
-    """For each of some rows the named stats as JSON, those that the batch has; empty text when there are none."""
-    there = [name for name in names if STATS + name in batch.schema.names]
-    columns = [batch.column(STATS + name).take(pa.array(rows, pa.int64())).to_pylist() for name in there]
-    return [scores_json(dict(zip(there, row, strict=True))) for row in zip(*columns, strict=True)] or [""] * len(rows)
+def is_there(path: Path, marker: Mapping[str, Any]) -> bool:
+    """Whether the file of a shard's events has its size."""
+    return path.is_file() and path.stat().st_size == marker.get("trace_bytes")
 
 
 class Writer:
@@ -102,37 +193,26 @@ class Writer:
     """
 
     def __init__(self, path: Path, stats: str) -> None:
-        import pyarrow.parquet as pq  # takes long to import, and workers write no trace files
-
         self._path = path
-        self._waiting: list[pa.Table] = []
-        options: dict[str, Any] = {"use_dictionary": list(_FEW_VALUES), "write_statistics": False}
         with self._writing():
-            self._file = pq.ParquetWriter(path, SCHEMA.with_metadata({_STATS: stats}), compression="zstd", **options)
+            self._handle = path.open("wb")
+            self._file = BatchFile(self._handle, SCHEMA.with_metadata({_STATS: stats}))
 
-    def add(self, table: pa.Table) -> None:
-        """More events; they are written in groups of rows."""
-        if table.num_rows:
-            self._waiting.append(table)
-        if sum(part.num_rows for part in self._waiting) >= _GROUP_ROWS:
-            self._write()
+    def add(self, data: bytes) -> None:
+        """The events of a shard, as :func:`save` has written them."""
+        with self._writing():
+            self._file.add(data)
 
     def finish(self) -> None:
-        """Write what is left, and the end of the file."""
-        if self._waiting:
-            self._write()
+        """Write the end of the file."""
         with self._writing():
-            self._file.close()
+            self._file.finish()
+            self._handle.close()
 
     def abandon(self) -> None:
         """Let go of the file, which is not whole."""
         with contextlib.suppress(OSError):
-            self._file.close()
-
-    def _write(self) -> None:
-        with self._writing():
-            self._file.write_table(pa.concat_tables(self._waiting))
-        self._waiting.clear()
+            self._handle.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -151,7 +231,7 @@ def load(folder: Path, *, action: str | None = None, operator: str | None = None
     """
 
     def wanted(batch: Batch) -> Any:
-        mask = pc.is_valid(batch.column("key"))
+        mask = pc.is_valid(batch.column("id"))
         for name, value in (("action", action), ("operator", operator)):
             if value is not None:
                 mask = pc.and_(mask, pc.equal(batch.column(name), value))
@@ -162,16 +242,21 @@ def load(folder: Path, *, action: str | None = None, operator: str | None = None
 
 def history(folder: Path, row_id: str) -> list[dict[str, Any]]:
     """Everything that happened to the rows with an id (or hidden key), in the order of the operators."""
+    numbers = dict(zip(_KEY, _numbers(row_id), strict=False)) if _IS_KEY.fullmatch(row_id) else {}
 
     def wanted(batch: Batch) -> Any:
-        return pc.or_(pc.equal(batch.column("id"), row_id), pc.equal(batch.column("key"), row_id))
+        mask = pc.equal(batch.column("id"), row_id)
+        if not numbers:
+            return mask
+        is_it = pc.equal(batch.column("file"), numbers["file"])
+        for name in _KEY[1:]:
+            is_it = pc.and_(is_it, pc.equal(batch.column(name), numbers.get(name, 0)))
+        return pc.or_(mask, is_it)
 
-    return sorted(_events(folder, wanted), key=lambda event: (_key(event["key"]), event["step"]))
+    return sorted(_events(folder, wanted), key=lambda event: (RowKey(*_numbers(event["key"])), event["step"]))
 
 
 def _events(folder: Path, wanted: Callable[[Batch], Any]) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
     path = folder / TRACE_FILE
     if not path.is_file():
         raise DataError(
@@ -181,26 +266,25 @@ def _events(folder: Path, wanted: Callable[[Batch], Any]) -> Iterator[dict[str, 
             hint=t("name a folder that bettersynth process has made"),
         )
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(pq.ParquetFile(path))
-        stats = folder / ((file.schema_arrow.metadata or {}).get(_STATS, b"").decode() or TRACE_FILE)
+        file = pa.ipc.open_file(stack.enter_context(pa.memory_map(str(path))))
+        stats = folder / ((file.schema.metadata or {}).get(_STATS, b"").decode() or TRACE_FILE)
         has_stats = stats.name != TRACE_FILE and stats.is_file()
         lines: Iterator[bytes] = stack.enter_context(stats.open("rb")) if has_stats else iter(())
-        for batch in file.iter_batches():
+        for number in range(file.num_record_batches):
+            batch = file.get_batch(number)
             is_kept = pc.equal(batch.column("action"), "kept").to_numpy(zero_copy_only=False)
             beside = list(islice(lines, int(is_kept.sum())))
             mask = wanted(batch)
             rank = np.cumsum(is_kept)[mask.to_numpy(zero_copy_only=False)] - 1
-            for event, place in zip(batch.filter(mask).to_pylist(), rank.tolist(), strict=True):
+            for values, place in zip(batch.filter(mask).to_pylist(), rank.tolist(), strict=True):
+                key = RowKey(*(values.pop(name) for name in _KEY))
+                event = {"key": str(key), **values}
+                event["before"], event["after"] = (*event.pop("texts"), None, None)[:2]
                 event["scores"] = orjson.loads(event["scores"]) if event["scores"] else {}
                 if event["action"] == "kept" and place < len(beside):
                     event["scores"] = orjson.loads(beside[place])[_SCORES]
                 yield event
 
 
-def _key(text: str) -> RowKey:
-    return RowKey(*map(int, text.split(":")))
-
-
-def scores_json(stats: Mapping[str, Any]) -> str:
-    """Stats of one row as JSON; empty text when there are none."""
-    return orjson.dumps(stats, option=orjson.OPT_SERIALIZE_NUMPY).decode() if stats else ""
+def _numbers(key: str) -> tuple[int, ...]:
+    return tuple(map(int, key.split(":")))

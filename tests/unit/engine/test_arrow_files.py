@@ -1,0 +1,99 @@
+"""A file of many batches, put together by copying their messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bettersynth.core.sample import RowKey
+from bettersynth.engine import trace
+from bettersynth.engine.arrow_files import BatchFile, message
+from bettersynth.ops.base import IMAGES, KEY
+
+SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string()), ("texts", pa.list_(pa.string()))])
+ROWS = st.lists(
+    st.fixed_dictionaries({"n": st.integers(-(2**63), 2**63 - 1), "text": st.none() | st.text()}), max_size=8
+)
+
+
+@given(st.lists(ROWS, max_size=20), st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=2))
+def test_a_joined_file_is_what_arrow_writes(tables: list[list[dict[str, object]]], metadata: dict[str, str]) -> None:
+    schema = SCHEMA.with_metadata(metadata)
+    rows = [[{**row, "texts": [row["text"], "b"]} for row in table] for table in tables]
+    batches = [pa.RecordBatch.from_pylist(table, schema=SCHEMA) for table in rows]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
+        for batch in batches:
+            file.write_batch(batch)
+    buffer = pa.BufferOutputStream()
+    handle = pa.PythonFile(buffer, mode="w")
+    joined = BatchFile(handle, schema)
+    for batch in batches:
+        joined.add(message(batch).to_pybytes())
+    joined.finish()
+    handle.flush()
+    assert buffer.getvalue().to_pybytes() == sink.getvalue().to_pybytes()
+
+
+def test_events_come_back_as_they_were_noted(tmp_path: Path) -> None:
+    images: list[list[str]] = [["a.jpg", "b.jpg"], [], ["c.jpg"]]
+    columns = {
+        KEY[0]: pa.array([0, 0, 12], pa.int32()),
+        KEY[1]: pa.array([3, 4, 5]),
+        KEY[2]: pa.array([0, 17, 0]),
+        "id": pa.array(["x", "y", "z"]),
+        IMAGES: pa.array(images, pa.list_(pa.string())),
+        "stats.n": pa.array([1.5, 2.0, 0.25]),
+    }
+    batch, texts = pa.record_batch(columns), pa.array(["one", "two", "three"])
+    events = trace.Events()
+    events.note(batch, [2, 0], step=0, operator="m", action="changed", before=texts, after=pa.array(["1", "2", "3"]))
+    events.note(batch, [1], step=1, operator="f", action="dropped", reason=["low"], scores=["n", "no"], before=texts)
+    events.note(batch, [], step=1, operator="f", action="dropped", reason=[])
+    events.note(batch, [1], step=2, operator="g", action="made", after=texts)
+    events.set_aside(RowKey(1, 2, 3), "q", step=-1, operator="read", reason="bad")
+    events.note(batch, None, step=3, operator="", action="kept")
+    marker = trace.save(tmp_path / "0.trace", events)
+    assert trace.is_there(tmp_path / "0.trace", marker) and not trace.is_there(tmp_path / "1.trace", marker)
+    writer = trace.Writer(tmp_path / trace.TRACE_FILE, "stats.jsonl")
+    writer.add((tmp_path / "0.trace").read_bytes())
+    writer.finish()
+    found = [
+        tuple(event[name] for name in ("key", "id", "step", "operator", "action", "reason", "image", "before", "after"))
+        for event in trace.load(tmp_path)
+    ]
+    assert found == [
+        ("12:5", "z", 0, "m", "changed", "", "c.jpg", "three", "3"),
+        ("0:3", "x", 0, "m", "changed", "", "a.jpg", "one", "1"),
+        ("0:4:17", "y", 1, "f", "dropped", "low", "", "two", None),
+        ("0:4:17", "y", 2, "g", "made", "", "", None, "two"),
+        ("1:2:3", "q", -1, "read", "quarantined", "bad", "", None, None),
+        ("0:3", "x", 3, "", "kept", "", "a.jpg", None, None),
+        ("0:4:17", "y", 3, "", "kept", "", "", None, None),
+        ("12:5", "z", 3, "", "kept", "", "c.jpg", None, None),
+    ]
+    assert [event["scores"] for event in trace.load(tmp_path, action="dropped")] == [{"n": 2.0}]
+    for name, steps in (("0:4:17", [1, 2, 3]), ("y", [1, 2, 3]), ("0:4", []), ("0:3", [0, 3]), ("9:9:9:9", [])):
+        assert [event["step"] for event in trace.history(tmp_path, name)] == steps
+
+
+def test_a_trace_without_events_can_be_read(tmp_path: Path) -> None:
+    writer = trace.Writer(tmp_path / trace.TRACE_FILE, "stats.jsonl")
+    writer.finish()
+    assert list(trace.load(tmp_path)) == []
+    (tmp_path / "e.trace").touch()
+    marker = trace.save(tmp_path / "e.trace", trace.Events())
+    writer = trace.Writer(tmp_path / trace.TRACE_FILE, "stats.jsonl")
+    writer.add((tmp_path / "e.trace").read_bytes())
+    writer.finish()
+    assert marker["trace_bytes"] > 0 and list(trace.load(tmp_path)) == []
+
+
+@pytest.mark.parametrize("name", ["0:4", "x"])
+def test_no_trace_is_said(name: str, tmp_path: Path) -> None:
+    with pytest.raises(trace.DataError, match="no trace here"):
+        trace.history(tmp_path, name)
