@@ -85,7 +85,7 @@ def drive(data: Path, out: Path, workers: int, kill_at: int) -> subprocess.Compl
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    names = ("processed_data.jsonl", "processed_data_stats.jsonl", "quarantine.jsonl", "trace.arrow")
+    names = ("processed_data.jsonl", "processed_data_stats.jsonl", "quarantine.jsonl", "trace.arrows")
     return {name: (folder / name).read_bytes() for name in names}
 
 

@@ -51,7 +51,7 @@ code = main.main(words)
 print(count, file=sys.stderr)
 sys.exit(code)
 """
-FILES = ("processed_data.jsonl", "processed_data_stats.jsonl", "quarantine.jsonl", "trace.arrow")
+FILES = ("processed_data.jsonl", "processed_data_stats.jsonl", "quarantine.jsonl", "trace.arrows")
 
 
 @pytest.fixture(scope="module")

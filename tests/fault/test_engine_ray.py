@@ -28,7 +28,7 @@ PROCESS = """
   - document_deduplicator:
   - repeat_to_budget_selector: {num_samples: 1100}
 """
-FILES = ("processed_data.jsonl", "processed_data_stats.jsonl", "quarantine.jsonl", "trace.arrow")
+FILES = ("processed_data.jsonl", "processed_data_stats.jsonl", "quarantine.jsonl", "trace.arrows")
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'bettersynth[ray]'")
 
 

@@ -1,13 +1,12 @@
-"""Arrow IPC files: intermediate results, whole or not at all, read column by column; and one file of many batches."""
+"""Intermediate results on disk: Arrow IPC files, whole or not at all, read column by column; and joined streams."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import xxhash
@@ -18,8 +17,7 @@ from bettersynth.ops.base import Batch
 
 # LZ4 is faster than zstd, most of all to read. Every process works on a shard of its own, so threads only interrupt it.
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
-_MAGIC = b"ARROW1"
-_END = b"\xff\xff\xff\xff\0\0\0\0"
+STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def concat(batches: list[Batch]) -> Batch:
@@ -109,49 +107,11 @@ def read_columns(data: bytes, wanted: Callable[[str], bool]) -> pa.Table:
 
 
 def message(batch: Batch) -> pa.Buffer:
-    """A batch as it stands in a file, without its schema: what :meth:`BatchFile.add` takes."""
+    """A batch as it stands in an Arrow stream, without the schema before it and :data:`STREAM_END` behind it.
+
+    A stream is nothing but its schema, such messages and its end, so streams are joined without compressing again.
+    """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=_LZ4) as stream:
         stream.write_batch(batch)
-    return sink.getvalue()[len(batch.schema.serialize()) : -len(_END)]
-
-
-class BatchFile:
-    """An Arrow file that grows by whole messages, which are copied as they are: nothing is compressed a second time.
-
-    Args:
-        handle: an empty file. schema: of all batches; its metadata become the file's.
-    """
-
-    def __init__(self, handle: BinaryIO, schema: pa.Schema) -> None:
-        self._handle, self._schema = handle, schema
-        self._at = handle.write(_MAGIC + b"\0\0" + schema.serialize().to_pybytes())
-        self._blocks: list[bytes] = []
-
-    def add(self, data: bytes) -> None:
-        """One batch more."""
-        self._blocks.append(_block(self._at, data))
-        self._at += self._handle.write(data)
-
-    def finish(self) -> None:
-        """Write the end of the file, where its reader finds the batches."""
-        # The end of a file of as many empty batches, with the places of ours in it.
-        empty = pa.RecordBatch.from_pylist([], schema=self._schema)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, self._schema) as file:
-            for _ in self._blocks:
-                file.write_batch(empty)
-        data, one = sink.getvalue().to_pybytes(), empty.serialize().to_pybytes()
-        end = data.rindex(_END, 0, len(data) - int.from_bytes(data[-10:-6], "little", signed=True) - 10)
-        first = len(_MAGIC) + 2 + len(self._schema.serialize())
-        places = b"".join(_block(first + number * len(one), one) for number in range(len(self._blocks)))
-        tail = data[end:]
-        if places and tail.count(places) != 1:
-            raise RuntimeError("Arrow writes the end of a file in another way than its format says")
-        self._handle.write(tail.replace(places, b"".join(self._blocks)) if places else tail)
-
-
-def _block(at: int, data: bytes) -> bytes:
-    """Where a message stands in a file, as Arrow's ``File.fbs`` has it: its place and the sizes of its two parts."""
-    head = 8 + int.from_bytes(data[4:8], "little")
-    return struct.pack("<qi4xq", at, head, len(data) - head)
+    return sink.getvalue()[len(batch.schema.serialize()) : -len(STREAM_END)]

@@ -104,7 +104,7 @@ def process(
     """Run a recipe and write its result folder; finished parts of an earlier, interrupted run are not done again.
 
     The folder holds ``processed_data.jsonl`` (or the name in ``export_path``), its ``_stats`` file,
-    ``quarantine.jsonl``, ``trace.arrow`` and the manifest. The same recipe, input and models give the same bytes
+    ``quarantine.jsonl``, ``trace.arrows`` and the manifest. The same recipe, input and models give the same bytes
     for any number of workers and interruptions.
 
     Args:

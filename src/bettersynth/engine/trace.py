@@ -1,7 +1,7 @@
 """What happened to each row: kept, dropped, changed, made or set aside, by which operator and why.
 
-A shard notes its events and compresses them, once, as a message of Arrow's file format; the parent copies the messages
-of all shards into one file and writes its end.
+A shard notes its events and compresses them, once, as a message of an Arrow stream; the parent copies the messages of
+all shards between the stream's schema and its end.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.core.sample import RowKey
-from bettersynth.engine.arrow_files import BatchFile, message, write_whole
+from bettersynth.engine.arrow_files import STREAM_END, damaged, message, write_whole
 from bettersynth.ops.base import ID, IMAGES, KEY, STATS, Batch
 
-TRACE_FILE = "trace.arrow"
+TRACE_FILE = "trace.arrows"
 SCHEMA = pa.schema(
     [
         ("file", pa.int32()),
@@ -196,17 +196,17 @@ class Writer:
         self._path = path
         with self._writing():
             self._handle = path.open("wb")
-            self._file = BatchFile(self._handle, SCHEMA.with_metadata({_STATS: stats}))
+            self._handle.write(SCHEMA.with_metadata({_STATS: stats}).serialize())
 
     def add(self, data: bytes) -> None:
         """The events of a shard, as :func:`save` has written them."""
         with self._writing():
-            self._file.add(data)
+            self._handle.write(data)
 
     def finish(self) -> None:
         """Write the end of the file."""
         with self._writing():
-            self._file.finish()
+            self._handle.write(STREAM_END)
             self._handle.close()
 
     def abandon(self) -> None:
@@ -227,7 +227,7 @@ def load(folder: Path, *, action: str | None = None, operator: str | None = None
     """Events of a processed data set, filtered by action and operator; ``scores`` is parsed.
 
     Raises:
-        DataError: the folder holds no trace.
+        DataError: the folder holds no trace, or a part of one.
     """
 
     def wanted(batch: Batch) -> Any:
@@ -266,12 +266,17 @@ def _events(folder: Path, wanted: Callable[[Batch], Any]) -> Iterator[dict[str, 
             hint=t("name a folder that bettersynth process has made"),
         )
     with contextlib.ExitStack() as stack:
-        file = pa.ipc.open_file(stack.enter_context(pa.memory_map(str(path))))
+        mapped = stack.enter_context(pa.memory_map(str(path)))
+        if (
+            mapped.size() < len(STREAM_END)
+            or mapped.read_at(len(STREAM_END), mapped.size() - len(STREAM_END)) != STREAM_END
+        ):
+            raise damaged(path)  # a stream that is cut between two messages can be read without an error
+        file = pa.ipc.open_stream(mapped)
         stats = folder / ((file.schema.metadata or {}).get(_STATS, b"").decode() or TRACE_FILE)
         has_stats = stats.name != TRACE_FILE and stats.is_file()
         lines: Iterator[bytes] = stack.enter_context(stats.open("rb")) if has_stats else iter(())
-        for number in range(file.num_record_batches):
-            batch = file.get_batch(number)
+        for batch in file:
             is_kept = pc.equal(batch.column("action"), "kept").to_numpy(zero_copy_only=False)
             beside = list(islice(lines, int(is_kept.sum())))
             mask = wanted(batch)

@@ -60,7 +60,7 @@ def test_a_new_threshold_computes_only_rows_that_were_never_scored(
     process(recipe(TEXT % (2, 20)), out=tmp_path / "o", workers=1)
     assert calls == {"text_length_filter": 58 - seen}  # rows that the first filter used to drop
     process(recipe(TEXT % (2, 20)), out=tmp_path / "fresh", workers=1)
-    for name in ("processed_data.jsonl", "processed_data_stats.jsonl", "trace.arrow", "quarantine.jsonl"):
+    for name in ("processed_data.jsonl", "processed_data_stats.jsonl", "trace.arrows", "quarantine.jsonl"):
         assert (tmp_path / "o" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
 
 
@@ -100,7 +100,7 @@ def test_recipes_over_one_pool_ask_the_model_once(
     monkeypatch.setenv("BETTERSYNTH_CACHE", str(tmp_path / "elsewhere"))
     process(recipe(longer + similar + write + made), out=tmp_path / "c", workers=1)
     assert asked != first
-    for name in ("processed_data.jsonl", "processed_data_stats.jsonl", "trace.arrow"):
+    for name in ("processed_data.jsonl", "processed_data_stats.jsonl", "trace.arrows"):
         assert (tmp_path / "b" / name).read_bytes() == (tmp_path / "c" / name).read_bytes()
 
 

@@ -35,7 +35,7 @@ EVERYTHING = """
   - qa_from_caption_generator:
   - repeat_to_budget_selector: {num_samples: 100, prefer: quality_score}
 """
-FILES = ("processed_data.jsonl", "processed_data_stats.jsonl", "quarantine.jsonl", "trace.arrow")
+FILES = ("processed_data.jsonl", "processed_data_stats.jsonl", "quarantine.jsonl", "trace.arrows")
 
 
 def rows_of(folder: Path, name: str = "processed_data.jsonl") -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A file of many batches, put together by copying their messages."""
+"""A trace: a stream of many batches, put together by copying their messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bettersynth.core.sample import RowKey
 from bettersynth.engine import trace
-from bettersynth.engine.arrow_files import BatchFile, message
+from bettersynth.engine.arrow_files import STREAM_END, message
 from bettersynth.ops.base import IMAGES, KEY
 
 SCHEMA = pa.schema([("n", pa.int64()), ("text", pa.string()), ("texts", pa.list_(pa.string()))])
@@ -21,22 +21,26 @@ ROWS = st.lists(
 
 
 @given(st.lists(ROWS, max_size=20), st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=2))
-def test_a_joined_file_is_what_arrow_writes(tables: list[list[dict[str, object]]], metadata: dict[str, str]) -> None:
+def test_a_joined_stream_is_what_arrow_writes(tables: list[list[dict[str, object]]], metadata: dict[str, str]) -> None:
     schema = SCHEMA.with_metadata(metadata)
     rows = [[{**row, "texts": [row["text"], "b"]} for row in table] for table in tables]
     batches = [pa.RecordBatch.from_pylist(table, schema=SCHEMA) for table in rows]
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
+    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
         for batch in batches:
             file.write_batch(batch)
-    buffer = pa.BufferOutputStream()
-    handle = pa.PythonFile(buffer, mode="w")
-    joined = BatchFile(handle, schema)
-    for batch in batches:
-        joined.add(message(batch).to_pybytes())
-    joined.finish()
-    handle.flush()
-    assert buffer.getvalue().to_pybytes() == sink.getvalue().to_pybytes()
+    parts = (schema.serialize(), *(message(batch) for batch in batches), STREAM_END)
+    assert b"".join(bytes(part) for part in parts) == sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("size", [0, 7, -1, -8])
+def test_a_part_of_a_trace_is_refused(size: int, tmp_path: Path) -> None:
+    writer = trace.Writer(tmp_path / trace.TRACE_FILE, "stats.jsonl")
+    writer.finish()
+    whole = (tmp_path / trace.TRACE_FILE).read_bytes()
+    (tmp_path / trace.TRACE_FILE).write_bytes(whole[:size])
+    with pytest.raises(trace.DataError, match="damaged"):
+        list(trace.load(tmp_path))
 
 
 def test_events_come_back_as_they_were_noted(tmp_path: Path) -> None:
