@@ -91,6 +91,7 @@ def _planned(recipe: Path) -> tuple[Any, Any]:
 def main() -> int:
     """Be one of the two processes: say ready, work on each line of input, say what it took."""
     from bettersynth.engine.jobs import ShardJob, StageJob
+    from bettersynth.engine.local import rows_at_once
     from bettersynth.engine.settings import settings_of
     from bettersynth.engine.shard import ShardRun
     from bettersynth.formats.late_pandas import leave_pandas_out
@@ -104,7 +105,7 @@ def main() -> int:
             break
         phases.append(phase)
     settings = settings_of(planned.recipe, source)
-    at_once = 64 if any(stage.pixels for stage in planned.stages) else 4096  # as the executor does
+    at_once = min(map(rows_at_once, planned.stages))  # as the executor does in its most careful stage
     stage = StageJob(0, tuple(phases), at_once, "", settings)
     ctx = settings.context()
     shards = [source.shards[place % len(source.shards)] for place in range(first, first + count)]

@@ -56,6 +56,11 @@ _ROWS_AT_ONCE, _MODEL_ROWS_AT_ONCE = 4096, 256
 _PICTURES_AT_ONCE = 64  # decoded pictures stay in memory, some megabytes each, until the last operator has seen them
 
 
+def rows_at_once(stage: Stage) -> int:
+    """How many rows of a shard a worker puts through a stage's operators together."""
+    return _MODEL_ROWS_AT_ONCE if stage.models else _PICTURES_AT_ONCE if stage.pixels else _ROWS_AT_ONCE
+
+
 @dataclass
 class _Shard:
     """A shard between two stages."""
@@ -245,7 +250,7 @@ def _run_stage(
     todo = [job for job in jobs if job.number not in markers]
     state.cached += len(markers)
     state.computed += len(todo)
-    at_once = _MODEL_ROWS_AT_ONCE if stage.models else _PICTURES_AT_ONCE if stage.pixels else _ROWS_AT_ONCE
+    at_once = rows_at_once(stage)
     verdict = str(state.verdict) if state.verdict else None
     has_scores = any(phase.kind == "score_keep" for phase in stage.phases)
     # The folder is the same for every threshold: its files are named after what goes into the stage.
