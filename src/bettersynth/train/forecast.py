@@ -7,7 +7,7 @@ So the forecast follows every change of the code, and MGM-2B takes seconds on a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -26,6 +26,11 @@ from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model
 _CPU = Devices(0, 1, torch.device("cpu"))
 
 
+def _without_values(batch: Batch, shapes: FakeTensorMode) -> Batch:
+    """A batch's tensors by their shapes."""
+    return {name: value if _is_list(name, value) else shapes.from_tensor(value) for name, value in batch.items()}
+
+
 def _is_list(name: str, value: torch.Tensor) -> bool:
     """Whether an input may be read as Python numbers (lengths, counts, shapes): it is then kept as it is."""
     return (value.ndim <= 1 or name.endswith("_shapes")) and not value.is_floating_point()
@@ -33,12 +38,12 @@ def _is_list(name: str, value: torch.Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A step by shapes.
+    """Steps by shapes.
 
     Attributes:
         peak_bytes: most bytes of tensors alive on the device; ``parts`` sums up to it.
         host_bytes: bytes of tensors kept on the host by offloading.
-        flops: of one forward and backward pass of the batch, recomputation included.
+        flops: of one forward and backward pass, recomputation included.
         trained, frozen: numbers in the parameters, with low-rank layers if there are any.
         state_bytes: what a resumable state holds of parameters, optimiser and average.
     """
@@ -52,33 +57,54 @@ class Forecast:
     state_bytes: int
 
 
+@dataclass(frozen=True)
+class StepShape:
+    """What one device computes in a step; of a batch only the shapes count.
+
+    Attributes:
+        batches: the micro-batch of its first forward pass; then, if there are more, the largest of the others, whose
+            passes find gradients that have been added up before.
+    """
+
+    batches: tuple[Batch, ...]
+
+
 def forecast(
-    config: StageConfig, family: ModelFamily, model: nn.Module, batch: Batch, *, update: bool = True
+    config: StageConfig,
+    family: ModelFamily,
+    model: nn.Module,
+    steps: Sequence[StepShape],
+    *,
+    is_start: bool = False,
+    update: bool = True,
 ) -> Forecast:
-    """Run a stage's step on shapes.
+    """Run steps of a stage on shapes.
 
     Args:
-        config: with accumulation filled in (``with_devices``).
         model: of the sizes in question, on any device; it is left without values.
-        batch: one micro-batch; only its shapes count.
-        update: also accumulate and update, where the peak may be; False: one pass, for its arithmetic alone.
+        steps: one after the other; arithmetic is that of the first one's first pass.
+        is_start: the first of them is the training's first: the optimiser has no states before its update.
+        update: also accumulate and update, where the peak may be; False: every pass by itself.
     """
     all_numbers = sum(parameter.numel() for parameter in model.parameters())
     with FakeTensorMode(allow_non_fake_inputs=True) as shapes:
         _drop_values(model)
-        batch = {name: value if _is_list(name, value) else shapes.from_tensor(value) for name, value in batch.items()}
         step = _Step(config, family, model)
-        if update:  # the states exist from the second step on
+        if update and not is_start:  # the states exist from the second step on
             step.update()
         tracker = memory.LiveBytes("cpu", logits_width=memory.logits_width(model), is_shapes=True)
         with tracker, memory.attributed(tracker, step):
-            tracker.assign(batch.values(), memory.BUFFERS)
-            step.forward_backward(batch)
-            flops = tracker.flops
-            if update:
-                if (config.gradient_accumulation_steps or 1) > 1:
+            flops = 0
+            for shape in steps:
+                for given in shape.batches:
+                    batch = _without_values(given, shapes)
+                    tracker.assign(batch.values(), memory.BUFFERS)
                     step.forward_backward(batch)
-                step.update()
+                    flops = flops or tracker.flops
+                    if not update:
+                        step.optimizer.zero_grad(set_to_none=True)
+                if update:
+                    step.update()
     # Low-rank layers are new, and weights in few bits are no parameters any more.
     added = sum(p.numel() for name, p in step.trained if lora.is_added(name))
     own = sum(parameter.numel() for _, parameter in step.trained)

@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +28,17 @@ PARTS = (TRAINED, FROZEN, GRADIENTS, OPTIMIZER, AVERAGE, ACTIVATIONS, LOGITS, BU
 """What a device's bytes are for. Buffers are inputs of the step and tables of the model; what was offloaded is HOST."""
 
 _READ_NUMBER = torch.ops.aten._local_scalar_dense.default
+_IS_ON_HOST = ContextVar("is_on_host", default=False)
+
+
+@contextmanager
+def on_host() -> Iterator[None]:
+    """What operations make in this block is the host's: a tracker cannot tell where a CPU or shapes are the device."""
+    before = _IS_ON_HOST.set(True)
+    try:
+        yield
+    finally:
+        _IS_ON_HOST.reset(before)
 
 
 class LiveBytes(TorchDispatchMode):
@@ -90,7 +102,7 @@ class LiveBytes(TorchDispatchMode):
         size = storage.nbytes()
         if key not in self._watch:
             is_logits = self._width is not None and tensor.ndim > 1 and tensor.shape[-1] == self._width
-            self._part[key] = LOGITS if is_logits else ACTIVATIONS
+            self._part[key] = HOST if _IS_ON_HOST.get() else LOGITS if is_logits else ACTIVATIONS
             self._size[key] = 0
             self._watch[key] = weakref.ref(storage, lambda _: self._forget(key))
         if size != self._size[key]:
@@ -152,17 +164,23 @@ def attributed(tracker: LiveBytes, training: Training) -> Iterator[None]:
         if grad is not None:
             tracker.assign([grad], HOST if is_offloaded else GRADIENTS)
 
+    def begin_step(*_: Any) -> None:
+        _IS_ON_HOST.set(is_offloaded)  # the first step makes the states; their part is known before they are seen
+
     def note_states(*_: Any) -> None:
+        _IS_ON_HOST.set(False)
         states = [value for state in training.optimizer.state.values() for value in state.values()]
         found = (value for value in states if isinstance(value, torch.Tensor))
         tracker.assign(found, HOST if is_offloaded else OPTIMIZER)
 
     hooks = [parameter.register_post_accumulate_grad_hook(note_gradient) for parameter in trained]
+    hooks.append(training.optimizer.register_step_pre_hook(begin_step))
     hooks.append(training.optimizer.register_step_post_hook(note_states))
     note_states()
     try:
         yield
     finally:
+        _IS_ON_HOST.set(False)  # a step that failed has not come to its end
         for hook in hooks:
             hook.remove()
 

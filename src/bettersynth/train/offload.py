@@ -15,6 +15,7 @@ from torch import nn
 from bettersynth.config.train import StageConfig
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
+from bettersynth.train.memory import on_host
 from bettersynth.train.prepare import COMPUTE_DTYPES
 
 NamedParameters = list[tuple[str, nn.Parameter]]
@@ -46,12 +47,13 @@ class Offload:
         """Add a complete gradient to the host's, and free the device's."""
         master = self._master[id(parameter)]
         assert parameter.grad is not None
-        grad = parameter.grad.to(_HOST).to(torch.float32)
-        parameter.grad = None
-        if master.grad is None:
-            master.grad = grad
-        else:
-            master.grad += grad
+        with on_host():
+            grad = parameter.grad.to(_HOST).to(torch.float32)
+            parameter.grad = None
+            if master.grad is None:
+                master.grad = grad
+            else:
+                master.grad += grad
 
     @torch.no_grad()
     def refresh(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from bettersynth.config.train import StageConfig
 from bettersynth.models.family import ModelFamily
 from bettersynth.train import optim, shards
 from bettersynth.train.distributed import Devices
+from bettersynth.train.memory import on_host
 from bettersynth.train.offload import build_offload
 from bettersynth.train.optim import NamedParameters
 from bettersynth.train.prepare import settle
@@ -84,9 +86,10 @@ class Replicated:
 
     def collect(self) -> None:
         """Zeros where no forward pass fell to this process, or a parameter was not used."""
-        for _, parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+        with nullcontext() if self._offload is None else on_host():
+            for _, parameter in self.parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
 
     def reduce(self) -> list[torch.Tensor]:
         """Sums over all processes."""

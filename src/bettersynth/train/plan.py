@@ -23,7 +23,7 @@ from bettersynth.train.data import prepare
 from bettersynth.train.deepspeed import with_deepspeed
 from bettersynth.train.distributed import Devices
 from bettersynth.train.examples import TrainingSet
-from bettersynth.train.forecast import Forecast, forecast
+from bettersynth.train.forecast import Forecast, StepShape, forecast
 from bettersynth.train.machines import CardPlan, host_bytes, on_cards
 from bettersynth.train.mixture import pack_batches
 from bettersynth.train.prepare import COMPUTE_DTYPES, build_processor, prepare_processor
@@ -106,11 +106,11 @@ def plan_stage(config: StageConfig, *, out: Path | None = None, num_devices: int
     data = prepare(config, processor)
     spec = order_spec(config, data)
     processor = prepare_processor(config, family, model, processor)
-    largest, usual, passes = _batches(config, data, spec, processor)
+    needed = _batches(config, data, spec, processor, num_devices)
     if config.techniques:
         notes.append(t("what techniques keep (teachers, averages) is not planned; it comes on top"))
     is_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
-    work = _Work(largest, usual, passes, spec.total, num_devices, is_cpu, stored)
+    work = _Work(*needed, spec.total, num_devices, is_cpu, stored)
     needs = _needs(config, family, model, work)
     status, done = _status(config, out, num_devices, spec.steps)
     return StagePlan(
@@ -161,10 +161,13 @@ def plan_shapes(config: StageConfig, sizes: str, *, num_devices: int = 1, tokens
         raise ConfigError(t("nothing says how many samples there are"), expected="max_samples | samples_seen")
     batch: Batch = example(model, config.per_device_batch_size, length, is_packed=config.packing)
     passes = -(-samples // config.per_device_batch_size)
-    stored = _STORED_BYTES * sum(parameter.numel() for parameter in model.parameters())
-    work = _Work(batch, None, passes, samples, num_devices, config.device == "cpu", stored)
-    needs = _needs(config, family, model, work)
     global_batch = config.global_batch or 1
+    steps = -(-samples // global_batch)
+    most = passes if steps == 1 else -(-global_batch // config.per_device_batch_size)
+    step = StepShape((batch,) * min(2, -(-most // num_devices)))
+    stored = _STORED_BYTES * sum(parameter.numel() for parameter in model.parameters())
+    work = _Work((step,), steps == 1, None, passes, samples, num_devices, config.device == "cpu", stored)
+    needs = _needs(config, family, model, work)
     note = t("{sizes}, every sample with one picture and {n} tokens in all", sizes=sizes, n=length)
     return StagePlan(
         stage=config.stage,
@@ -174,7 +177,7 @@ def plan_shapes(config: StageConfig, sizes: str, *, num_devices: int = 1, tokens
         sampled_out=0,
         rejected={},
         samples=samples,
-        steps=-(-samples // global_batch),
+        steps=steps,
         global_batch=global_batch,
         tokens=samples * length,
         notes=(*notes, note, *_split_notes(config, num_devices)),
@@ -194,26 +197,41 @@ def _status(config: StageConfig, out: Path | None, num_devices: int, steps: int)
     return "to do", 0
 
 
-def _batches(config: StageConfig, data: TrainingSet, spec: OrderSpec, processor: Processor) -> tuple[Batch, Batch, int]:
-    """The training's largest micro-batch, which decides the memory, and one of usual size, which decides the time.
+def _batches(
+    config: StageConfig, data: TrainingSet, spec: OrderSpec, processor: Processor, num_devices: int
+) -> tuple[tuple[StepShape, ...], bool, Batch, int]:
+    """What memory and time follow from, see :class:`_Work`: steps, whether the first is there, usual batch, passes.
 
-    The third is how many forward passes there are.
+    The largest micro-batch of all decides the memory. One in the first step, before there are optimiser states, may
+    still need less than the largest of the later ones, so both are run.
     """
     lengths = data.examples.num_tokens
     order = data.order(spec)
-    steps = (micro_batches(order, spec, step) for step in range(spec.steps))
+    steps = [micro_batches(order, spec, step) for step in range(spec.steps)]
     limit = config.unified.pack_tokens if config.unified is not None else None
-    passes = [batch for step in steps for batch in (step if limit is None else pack_batches(step, lengths, limit))]
+    if limit is not None:
+        steps = [pack_batches(step, lengths, limit) for step in steps]
     is_packed = config.packing or config.unified is not None
 
     def positions(batch: Sequence[int]) -> int:
         return sum(lengths[i] for i in batch) if is_packed else len(batch) * max(lengths[i] for i in batch)
 
+    def size(batch: Sequence[int]) -> tuple[int, int]:
+        return positions(batch), sum(pictures[i] for i in batch)
+
+    def shape(some: Sequence[Sequence[Sequence[int]]]) -> StepShape:
+        kinds = ([step[:num_devices] for step in some], [step[num_devices:] for step in some])
+        found = [[batch for passes in kind for batch in passes] for kind in kinds]
+        return StepShape(tuple(_collate(data, processor, max(kind, key=size)) for kind in found if kind))
+
     pictures = data.examples.has_image
-    passes.sort(key=lambda batch: (positions(batch), sum(pictures[i] for i in batch)))
+    first, later = steps[:1], steps[1:]
+    passes = [batch for step in steps for batch in step]
+    is_first_needed = not later or max(map(size, first[0])) > max(size(batch) for step in later for batch in step)
+    shapes = [shape(some) for some, is_needed in ((first, is_first_needed), (later, bool(later))) if is_needed]
     mean = sum(map(positions, passes)) / len(passes)
     usual = min(passes, key=lambda batch: abs(positions(batch) - mean))
-    return _collate(data, processor, passes[-1]), _collate(data, processor, usual), len(passes)
+    return tuple(shapes), is_first_needed, _collate(data, processor, usual), len(passes)
 
 
 def _collate(data: TrainingSet, processor: Processor, indices: Sequence[int]) -> Batch:
@@ -235,9 +253,17 @@ def _collate(data: TrainingSet, processor: Processor, indices: Sequence[int]) ->
 
 @dataclass(frozen=True)
 class _Work:
-    """What a stage's need follows from, besides its settings: batches, passes, samples, devices, bytes in files."""
+    """What a stage's need follows from, besides its settings.
 
-    largest: Batch
+    Attributes:
+        steps: those in one of which memory is most needed; ``is_start``: the training's first one is among them.
+        usual: a micro-batch of usual size, which decides the time; None: they are all alike.
+        passes: forward passes of the whole stage.
+        stored_bytes: of the weights in files.
+    """
+
+    steps: tuple[StepShape, ...]
+    is_start: bool
     usual: Batch | None
     passes: int
     samples: int
@@ -253,11 +279,11 @@ def _needs(config: StageConfig, family: ModelFamily, model: nn.Module, work: _Wo
     is_split = _is_split(config, work.num_devices)
     if is_split:
         raise_all(problems(config, family), where="sharding")
-    found = forecast(config, family, model, work.largest)
-    usual = found if work.usual is None else forecast(config, family, model, work.usual, update=False)
+    found = forecast(config, family, model, work.steps, is_start=work.is_start)
+    usual = found if work.usual is None else forecast(config, family, model, [StepShape((work.usual,))], update=False)
     flops = float(usual.flops * work.passes)
     if is_split:
-        busy = forecast(config, family, model, work.largest, update=False)  # where an update would be the peak
+        busy = forecast(config, family, model, work.steps, update=False)  # where an update would be the peak
         found = split(config, family, model, (found, busy), work.num_devices)
     return {
         "trainable_parameters": found.trained,
@@ -289,7 +315,8 @@ def _host(config: StageConfig, found: Forecast, work: _Work) -> int:
     Files are mapped once for all, and what a process keeps of them is copied part by part. Process 0 alone writes.
     """
     is_split = _is_split(config, work.num_devices)
-    pictures = sum(work.largest[name].nbytes for name in _PICTURES if name in work.largest)
+    batches = [batch for step in work.steps for batch in step.batches]
+    pictures = max(sum(batch[name].nbytes for name in _PICTURES if name in batch) for batch in batches)
     ahead = max(1, config.workers) * config.prefetch_batches
     each = config.pixel_cache_bytes + ahead * pictures + (found.peak_bytes if work.is_cpu else 0)
     copies = 1 if is_split else work.num_devices  # of what is offloaded: split weights are on the host once

@@ -134,7 +134,7 @@ def mgm_configure(mgm_data: Path) -> Callable[..., StageConfig]:
             "data": str(mgm_data / "data.json"),
             "model_zoo": str(MGM_ZOO),
             "lr": 0.01,
-            "epochs": 2,
+            **({} if "samples_seen" in changes else {"epochs": 2}),
             "per_device_batch_size": 4,
             "global_batch": 8,
             "image_size_aux": 128,

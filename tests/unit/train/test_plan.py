@@ -32,6 +32,8 @@ TOLERANCE = 0.10
         {"stage": 1},
         {"precision": "bf16", "gradient_checkpointing": True, "epochs": 4},
         {"lora": {"rank": 16}, "packing": True},
+        {"precision": "bf16", "samples_seen": 8},  # one step: it makes the optimiser's states after its last pass
+        {"offload_optimizer": True, "samples_seen": 1, "per_device_batch_size": 1, "global_batch": 1},
     ],
     ids=str,
 )
@@ -49,6 +51,20 @@ def test_plan_is_within_a_tenth_of_what_is_alive(
         assert run["peak_tensor_parts"][part] == plan.memory_bytes[part], part
     written = sum(path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file())
     assert written < plan.disk_bytes
+
+
+def test_a_first_step_that_is_larger_than_all_later_ones_is_planned_without_states(
+    mgm_configure: Configure, mgm_data: Path, tmp_path: Path
+) -> None:
+    rows = json.loads((mgm_data / "data.json").read_text())
+    rows[0]["conversations"][1]["value"] = "it is red and " * 30 + "red"
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    settings = {"data": str(tmp_path / "data.json"), "image_root": str(mgm_data), "max_length": 200, "seed": 2}
+    config = mgm_configure(track_memory=True, samples_seen=24, per_device_batch_size=2, **settings)
+    plan = plan_stage(config)
+    run = run_stage(config, out=tmp_path / "run", progress=Callback()).run
+    assert run["peak_tensor_parts"][memory.OPTIMIZER] == plan.memory_bytes[memory.OPTIMIZER] == 0  # in its first step
+    assert run["peak_tensor_bytes"] == pytest.approx(plan.peak_bytes, rel=TOLERANCE)
 
 
 def test_tracker_counts_what_is_alive_once_and_forgets_what_is_gone() -> None:
@@ -90,6 +106,33 @@ def test_host_memory_does_not_count_for_the_device() -> None:
     tracker = memory.LiveBytes("cpu")
     tracker.assign([kept], memory.HOST)
     assert tracker.live[memory.HOST] == 4000
+
+
+@pytest.mark.parametrize("is_failing", [False, True])
+def test_states_that_an_update_of_the_host_makes_were_never_on_the_device(
+    is_failing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = nn.Linear(100, 10, bias=False)
+    master = nn.Parameter(layer.weight.detach().clone())
+    master.grad = torch.ones_like(master)
+    optimizer = torch.optim.AdamW([master], foreach=False)
+    if is_failing:
+        monkeypatch.setattr(torch.optim.AdamW, "_init_group", lambda *_: 1 / 0)
+    training = SimpleNamespace(
+        model=layer, trained=[("weight", layer.weight)], parameters=[("weight", master)], optimizer=optimizer
+    )
+    tracker = memory.LiveBytes("cpu")
+    with tracker, memory.attributed(tracker, training):
+        if is_failing:
+            with pytest.raises(ZeroDivisionError):
+                optimizer.step()
+        else:
+            optimizer.step()
+            assert tracker.peak_bytes < 4 * 1000 * 1.1  # the weight on the device
+            assert tracker.host_bytes >= 3 * 4 * 1000  # its master and two averages; the gradient was made before
+    with memory.LiveBytes("cpu") as after:
+        kept = torch.zeros(10)
+    assert after.live[memory.ACTIVATIONS] == kept.nbytes  # what comes after the update is the device's again
 
 
 def test_cards_fit_with_room_to_spare_and_share_the_hours() -> None:
