@@ -30,7 +30,7 @@ class Conversation:
         from bettersynth.models.mgm.auto_model import MgmGemmaForCausalLM
         from bettersynth.models.mgm.auto_processor import MgmGemmaProcessor
 
-        self.processor = MgmGemmaProcessor.from_pretrained(folder)
+        self.processor = MgmGemmaProcessor.from_pretrained(folder, model_zoo=model_zoo)
         self.model = MgmGemmaForCausalLM.from_pretrained(folder, dtype=dtype, device_map=device, model_zoo=model_zoo)
 
     def answer(

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from bettersynth.config.load import raise_all
 from bettersynth.config.train import StageConfig, stage_config
 from bettersynth.core.artifact import Artifact, write_manifest
-from bettersynth.core.errors import ConfigError, DataError
+from bettersynth.core.errors import BetterSynthError, ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.models.family import load_family
 from bettersynth.train import lora
@@ -30,19 +31,19 @@ def merge_adapter(
         init_from: the full checkpoint it was trained on, instead; needed for an adapter that we did not train.
 
     Raises:
-        ConfigError: no base or an occupied output folder.
+        ConfigError, ConfigErrors: no base or an occupied output folder.
         DataError: no adapter there, or it was trained on other weights.
     """
-    is_ours = Artifact.exists(adapter)
-    if init_from is None and (model_zoo is None or not is_ours):
-        raise ConfigError(
-            t("the weights the adapter was trained on are needed"),
-            expected="--model-zoo | --init-from" if is_ours else "--init-from",
-        )
+    is_ours, is_there = Artifact.exists(adapter), (adapter / lora.CONFIG_FILE).is_file()
+    problems: list[BetterSynthError] = []
+    if not is_there:
+        problems.append(DataError(t("no LoRA adapter found"), where=str(adapter), expected=lora.CONFIG_FILE))
+    if init_from is None and (model_zoo is None or (is_there and not is_ours)):
+        expected = "--model-zoo | --init-from" if is_ours or not is_there else "--init-from"
+        problems.append(ConfigError(t("the weights the adapter was trained on are needed"), expected=expected))
     if out.exists() and any(out.iterdir()):
-        raise ConfigError(t("the output folder is not empty"), where=str(out))
-    if not (adapter / lora.CONFIG_FILE).is_file():
-        raise DataError(t("no LoRA adapter found"), where=str(adapter), expected=lora.CONFIG_FILE)
+        problems.append(ConfigError(t("the output folder is not empty"), where=str(out)))
+    raise_all(problems, where="bettersynth merge")
     trained = Artifact.load(adapter) if is_ours else None
     places = {"model_zoo": model_zoo, "init_from": init_from}
     config = _config(trained, {key: str(value) for key, value in places.items() if value is not None})

@@ -99,6 +99,9 @@ def test_merge_refuses_other_weights_and_missing_ones(
         merge_adapter(alone, tmp_path / "a")
     with pytest.raises(DataError, match="no LoRA adapter"):
         merge_adapter(whole, tmp_path / "a", init_from=whole)
+    with pytest.raises(ConfigError, match="2 problems") as refused:
+        merge_adapter(tmp_path / "nowhere", whole, model_zoo=mgm_configure().model_zoo)
+    assert "no LoRA adapter" in refused.value.body() and "not empty" in refused.value.body()
     with pytest.raises(ConfigError, match="not empty"):
         merge_adapter(alone, whole, model_zoo=mgm_configure().model_zoo)
 
@@ -207,6 +210,35 @@ def test_peft_itself_reads_the_adapter(mgm_configure: Configure, alone: Path, wh
     for name, value in expected.named_parameters():
         if ".layers." in name and "tower" not in name:
             assert torch.allclose(own[name], value, atol=1e-6), name
+
+
+def test_an_adapter_works_unmerged_in_what_the_auto_classes_hand_out(
+    mgm_configure: Configure, alone: Path, whole: Path, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    from bettersynth.models.mgm.auto_model import MgmGemmaForCausalLM
+
+    family, config = load_family("mgm"), mgm_configure()
+    model = load_start(config, family)
+    family.processor(model, image_aspect_ratio="pad", max_length=160, image_root=tmp_path)
+    family.save_checkpoint(model, tmp_path / "base", dtype=torch.float32)
+
+    def logits(auto: nn.Module) -> torch.Tensor:
+        tokens = auto.inner.config.tokens_per_image
+        pixels = torch.arange(128 * 128 * 3).remainder(251).to(torch.uint8).view(1, 128, 128, 3)
+        ids = torch.tensor([[2, *[-200] * tokens, 5, 6, 7]])
+        with torch.no_grad():
+            return auto(input_ids=ids, images=pixels).logits
+
+    auto = MgmGemmaForCausalLM.from_pretrained(tmp_path / "base")
+    before, expected = logits(auto), logits(MgmGemmaForCausalLM.from_pretrained(whole))
+    adapted = peft.PeftModel.from_pretrained(auto.inner, str(alone))
+    assert torch.allclose(logits(auto), expected, atol=1e-4)
+    assert not torch.allclose(before, expected, atol=1e-2)
+    with adapted.disable_adapter():
+        assert torch.equal(logits(auto), before)
+    adapted.merge_and_unload()
+    assert torch.allclose(logits(auto), expected, atol=1e-4)
 
 
 def transformers_gemma(mgm_configure: Configure) -> nn.Module:

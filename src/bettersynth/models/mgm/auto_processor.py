@@ -23,7 +23,7 @@ from bettersynth.core.sample import LLAVA_IMAGE
 from bettersynth.models.family import IMAGE_MARKER
 from bettersynth.models.mgm.auto_config import local_folder
 from bettersynth.models.mgm.convert import copy_tokenizer
-from bettersynth.models.mgm.processor import MgmProcessor
+from bettersynth.models.mgm.processor import MgmProcessor, build_processor
 from bettersynth.models.mgm.template import GPT, HUMAN, refusal, render, render_question
 
 _ROLES = {"user": HUMAN, "assistant": GPT}
@@ -43,13 +43,19 @@ class MgmGemmaProcessor:
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> MgmGemmaProcessor:
-        """The processor of a checkpoint folder or hub repository."""
-        from bettersynth.models.mgm.family import FAMILY
+        """The processor of a checkpoint folder or hub repository.
+
+        Args:
+            options: ``model_zoo`` (where towers lie that the checkpoint does not describe).
+        """
+        from bettersynth.models.mgm.family import checkpoint_config
         from bettersynth.models.weights import read_json
 
         folder = local_folder(name, options)
         fields = read_json(folder / "config.json")
-        inner = FAMILY.processor(
+        zoo = options.get("model_zoo")
+        inner = build_processor(
+            checkpoint_config(folder, model_zoo=Path(zoo) if zoo else None),
             folder,
             image_aspect_ratio=str(fields.get("image_aspect_ratio", "square")),
             max_length=int(fields.get("tokenizer_model_max_length", 2048)),

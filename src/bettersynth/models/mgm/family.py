@@ -72,7 +72,7 @@ class MgmFamily:
         saved with it must tell the evaluation, whatever the checkpoint it started from said.
         """
         if isinstance(model_or_folder, Path):
-            config, tokenizer = _config_of(model_or_folder), model_or_folder
+            config, tokenizer = checkpoint_config(model_or_folder), model_or_folder
         else:
             model = _mgm(model_or_folder)
             model.config = model.config.with_fields(
@@ -217,11 +217,12 @@ def _mgm(model: nn.Module) -> MgmModel:
     return inner
 
 
-def _config_of(folder: Path) -> MgmConfig:
+def checkpoint_config(folder: Path, *, model_zoo: Path | None = None) -> MgmConfig:
+    """The config of a checkpoint folder; where it does not describe its towers, they are read, see load_checkpoint."""
     fields = read_json(folder / CONFIG_FILE)
     vision, aux = fields.get("mm_vision_config"), fields.get("mm_vision_aux_config")
     if vision is None or aux is None:
-        return load.load_checkpoint(folder, dtype=torch.float32).config
+        return load.load_checkpoint(folder, dtype=torch.float32, model_zoo=model_zoo).config
     return MgmConfig(fields, vision, tuple(aux["depths"]), tuple(aux["dims"]), str(folder / CONFIG_FILE)).check()
 
 

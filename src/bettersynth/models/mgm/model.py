@@ -74,6 +74,17 @@ def build_miner_head(config: MgmConfig, name: str) -> nn.Sequential:
     return nn.Sequential(nn.LayerNorm(features), nn.Linear(features, width))
 
 
+def _in_use(module: nn.Module) -> nn.Module:
+    """The layers themselves; inside PEFT's wrapper (``modules_to_save``) the copy that is switched on, if one is."""
+    copies: Any = getattr(module, "modules_to_save", None)
+    if copies is None:
+        return module
+    wrapper: Any = module
+    names = [] if wrapper.disable_adapters else [name for name in wrapper.active_adapters if name in copies]
+    found: nn.Module = copies[names[0]] if names else wrapper.original_module
+    return found
+
+
 def normalise_pixels(pixels_IHW3: torch.Tensor) -> torch.Tensor:
     """uint8 (I, H, W, 3) -> float32 (I, 3, H, W) in channels-last memory, scaled and normalised as CLIP wants."""
     mean, std = (torch.tensor(values, device=pixels_IHW3.device) for values in (CLIP_MEAN, CLIP_STD))
@@ -206,9 +217,10 @@ class MgmModel(nn.Module):
 
     def connect(self, clip_BNC: torch.Tensor, maps: Sequence[torch.Tensor]) -> ImageFeatures:
         """Mine the stages' maps and project to the language width (B = I * V), in the connector's precision."""
-        dtype = self.model.mm_projector[0].weight.dtype  # frozen towers may be held in fewer bits than what is trained
+        projector = _in_use(self.model.mm_projector)
+        dtype = next(projector.parameters()).dtype  # frozen towers may be held in fewer bits than what is trained
         clip_BNC = clip_BNC.to(dtype)
-        heads = [self.model.get_submodule(name) for name in MINER_HEADS]
+        heads = [_in_use(self.model.get_submodule(name)) for name in MINER_HEADS]
         if self.use_reference_mining:
             mined = mine_reference(*heads, clip_BNC, self._regions(maps).to(dtype))
         elif int(self.config.get("image_grid")) > 1:  # its whole view scales the joined map itself
@@ -218,7 +230,7 @@ class MgmModel(nn.Module):
             used = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else dtype
             mined = mine_maps(*heads, clip_BNC, [one.to(used) for one in maps])
         fused = clip_BNC + mined.value
-        tokens = self.model.mm_projector(fused).unflatten(0, (-1, self.config.num_views))
+        tokens = projector(fused).unflatten(0, (-1, self.config.num_views))
         if self.config.num_views > 1 and self.config.get("image_global"):
             tokens = tokens.roll(1, dims=1)  # the whole picture is the last view but comes first in the sequence
         return ImageFeatures(clip_BNC, *mined, fused, tokens.flatten(1, 2))

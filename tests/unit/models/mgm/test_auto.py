@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,3 +181,20 @@ def test_late_calls_wait_for_their_module(monkeypatch):
     with pytest.raises(ModuleNotFoundError):
         import this_is_nowhere  # noqa: F401
     assert calls == ["a:b", "c:d"]
+
+
+def test_a_checkpoint_of_the_original_away_from_its_towers_takes_them_from_the_named_folder(tmp_path, picture):
+    from bettersynth.infer.conversation import Conversation
+
+    folder, zoo = shutil.copytree(GOLDEN, tmp_path / "away" / "original"), GOLDEN.parent / "model_zoo"
+    fields = json.loads((folder / "config.json").read_text())
+    left = {name: value for name, value in fields.items() if name not in ("mm_vision_config", "mm_vision_aux_config")}
+    (folder / "config.json").write_text(json.dumps(left))
+    with pytest.raises(DataError, match="tower folder not found"):
+        Conversation(folder)
+    answer = Conversation(folder, model_zoo=zoo).answer([("user", "What?")], picture, max_new_tokens=6)
+    assert answer == Conversation(GOLDEN).answer([("user", "What?")], picture, max_new_tokens=6)
+    assert (
+        AutoProcessor.from_pretrained(folder, model_zoo=zoo).inner.tokens_per_image
+        == AutoProcessor.from_pretrained(GOLDEN).inner.tokens_per_image
+    )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from bettersynth.models.family import Example, load_family
 from bettersynth.models.mgm import load
@@ -171,3 +172,15 @@ def test_generation_stops_each_sample_on_its_own(tiny_model):
     results = generate_greedy(tiny_model, batch, max_new_tokens=8, end_ids=frozenset({end}))
     assert [result.token_ids for result in results] == wanted
     assert [result.is_ended for result in results] == [end in ids for ids in free]
+
+
+def test_a_wrapper_of_peft_is_looked_into() -> None:
+    layers, copy = nn.Linear(1, 1), nn.Linear(1, 1)
+    wrapper = nn.Module()
+    wrapper.original_module, wrapper.modules_to_save = layers, nn.ModuleDict({"mine": copy})
+    wrapper.disable_adapters, wrapper.active_adapters = False, ["mine"]
+    assert model_file._in_use(layers) is layers and model_file._in_use(wrapper) is copy
+    wrapper.active_adapters = ["another"]
+    assert model_file._in_use(wrapper) is layers
+    wrapper.disable_adapters, wrapper.active_adapters = True, ["mine"]
+    assert model_file._in_use(wrapper) is layers
