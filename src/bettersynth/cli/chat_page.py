@@ -44,7 +44,7 @@ def build_page(talker: Talker, name: str, options: Mapping[str, Any]) -> Any:
         mine = {"role": "user", "content": question}
         return "", [*said, mine, {"role": "assistant", "content": answer or "…"}]
 
-    with gradio.Blocks(title=name) as page:
+    with gradio.Blocks(title=name, analytics_enabled=False) as page:  # Gradio reports to its makers otherwise
         gradio.Markdown(f"### {name}")
         with gradio.Row():
             picture = gradio.Image(type="pil", label=t("picture"))

@@ -170,4 +170,5 @@ def test_the_page_talks_and_stays_on_this_machine(monkeypatch):
         respond(None, "bad", None)
     assert made["Image"].wired[0][0]() == [] and made["Button"].wired[0][0]() == []
     serve(page, 1234)
+    assert made["Blocks"].options["analytics_enabled"] is False
     assert made["Blocks"].launched["server_name"] == "127.0.0.1" and made["Blocks"].launched["share"] is False
