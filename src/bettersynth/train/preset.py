@@ -135,7 +135,12 @@ def stage_settings(preset: Preset, stage: int, overrides: Mapping[str, Any]) -> 
     """
     given = reproduced({key: value for key, value in overrides.items() if value is not None})
     name = f"{preset.name} {preset.stages[stage]}"
-    config = stage_config({**preset.settings(stage), **given, "stage": stage}, name=name)
+    settings = dict(preset.settings(stage))
+    if not preset.locked:  # two ways to say how long: the user's takes the preset's place
+        for key, other in (("samples_seen", "epochs"), ("epochs", "samples_seen")):
+            if key in given and other not in given:
+                settings.pop(other, None)
+    config = stage_config({**settings, **given, "stage": stage}, name=name)
     if preset.locked:
         _refuse_changes(preset, stage, config, given)
     return config

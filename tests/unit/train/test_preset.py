@@ -84,6 +84,17 @@ def test_open_track_takes_anything_valid() -> None:
     assert (config.lr, config.epochs, config.global_batch) == (3e-4, 3, 128)
 
 
+def test_samples_take_the_place_of_an_open_presets_epochs_and_not_of_a_locked_ones() -> None:
+    config = stage_settings(load_preset("solution"), 2, {**PLACES, "samples_seen": 64})
+    assert (config.samples_seen, config.epochs) == (64, 1)
+    with pytest.raises(BetterSynthError, match="together"):
+        stage_settings(load_preset("solution"), 2, {**PLACES, "samples_seen": 64, "epochs": 2})
+    with pytest.raises(RuleError, match="samples_seen is None on this track"):
+        stage_settings(load_preset("10k"), 2, {**PLACES, "samples_seen": 64})
+    with pytest.raises(BetterSynthError, match="together"):
+        stage_settings(load_preset("demo"), 2, {**PLACES, "epochs": 2})
+
+
 def test_what_does_not_work_yet_is_refused() -> None:
     with pytest.raises(BetterSynthError, match="unknown key 'lora_r'"):
         stage_settings(load_preset("solution"), 2, {**PLACES, "lora_r": 64})
