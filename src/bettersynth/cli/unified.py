@@ -91,13 +91,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_preset(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
-    """``bettersynth train`` with a preset of a family that is trained in one stage."""
+def run_preset(args: argparse.Namespace, overrides: dict[str, Any], problems: list[BetterSynthError]) -> int:
+    """``bettersynth train`` with a preset of a family that is trained in one stage.
+
+    Args:
+        problems: mistakes that were found before.
+
+    Raises:
+        BetterSynthError: all mistakes of flags, places and settings together.
+    """
+    from bettersynth.cli.commands.train import noted
+    from bettersynth.config.load import raise_all
     from bettersynth.core.errors import ConfigErrors
     from bettersynth.train.preset import joint_preset_names, load_preset, stage_settings
 
-    preset = load_preset(args.preset) if args.preset else None
-    problems: list[BetterSynthError] = []
+    preset = None
+    with noted(problems):
+        preset = load_preset(args.preset) if args.preset else None
     if preset is None or not preset.joint:
         names = ", ".join(joint_preset_names())
         expected = t("one of: {names}", names=names)
@@ -110,13 +120,17 @@ def run_preset(args: argparse.Namespace, overrides: dict[str, Any]) -> int:
             problems.append(ConfigError(t("needed: {flags}", flags=flag)))
         elif not value.exists():
             problems.append(ConfigError(t("not found"), where=flag, got=value))
-    if problems or preset is None:
+    if args.val_data is not None and not args.val_data.exists():
+        problems.append(ConfigError(t("not found"), where="--val-data", got=args.val_data))
+    if preset is None or not preset.joint:
         raise ConfigErrors(problems)
     settings = _nested(dict(preset.joint), overrides)
     places = {"data": args.data or Path("-"), "init_from": args.init_from or Path("-"), "image_root": args.images}
     if args.val_data is not None:
         places["val_data"] = args.val_data
-    config = stage_settings(preset, 2, {**settings, **places})
+    with noted(problems):
+        config = stage_settings(preset, 2, {**settings, **places})
+    raise_all(problems, where="bettersynth train")
     return _plan_shapes(args, config) if args.shapes is not None else _train_preset(args, config)
 
 

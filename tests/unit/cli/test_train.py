@@ -74,6 +74,26 @@ def test_every_missing_place_is_said_at_once(call, tmp_path):
     assert all(word in done.err for word in ("3 problems", "a.json", "b.json", "no model zoo here"))
 
 
+def test_mistakes_of_flags_places_and_settings_are_said_together(call, tmp_path):
+    places = ("--pretrain-data", "a.json", "--finetune-data", "b.json", "--model-zoo", "zoo", "--out", tmp_path)
+    settings = ("--set", "finetune.lr=1", "--set", "pretrain.sead=7", "--set", "lr", "--set", "finetune.lora={rank: 1")
+    held_out = ("--stage", "both", "--val-data", "missing.json")
+    error = call("train", "--preset", "demo", *places, *settings, *held_out, expect=2).err
+    said = ("9 problems", "a.json", "b.json", "no model zoo here", "missing.json", "--val-data needs --stage 1")
+    assert all(word in error for word in (*said, "lr is 0.001", "did you mean 'seed'", "got: lr", "{rank: 1"))
+    error = call("train", "--preset", "dema", "--finetune-data", "b.json", "--model-zoo", "zoo", expect=2).err
+    assert error.count("unknown training preset") == 1 and "b.json" in error and "no model zoo here" in error
+    error = call("train", "--set", "pretrain.seed", expect=2).err
+    assert "needed: --preset" in error and "pretrain.seed" in error and "untrained projector" not in error
+
+
+def test_mistakes_of_a_joint_training_are_said_together(call, tmp_path):
+    words = ("--preset", "bagel_demo", "--data", "a.jsonl", "--val-data", "missing.jsonl", "--out", tmp_path)
+    error = call("train", *words, "--set", "joint.sead=7", "--set", "finetune.lr=1", expect=2).err
+    said = ("a.jsonl", "missing.jsonl", "needed: --init-from", "did you mean 'seed'", "got: finetune")
+    assert all(word in error for word in ("5 problems", *said))
+
+
 def test_mistakes_of_both_stages_are_said_at_once(tmp_path):
     from bettersynth.train.stages import TwoStageInputs, two_stage_configs
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bettersynth.cli.kinds import positive
 from bettersynth.cli.render import print_facts, print_json
-from bettersynth.core.errors import ConfigError
+from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors, DataError
 from bettersynth.core.lang import t
 
 
@@ -52,34 +54,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_overrides(words: list[str]) -> dict[str, dict[str, Any]]:
-    """``["finetune.seed=7"]`` to ``{"finetune": {"seed": 7}}``; values are read as YAML."""
+    """``["finetune.seed=7"]`` to ``{"finetune": {"seed": 7}}``; values are read as YAML.
+
+    Raises:
+        ConfigError, ConfigErrors: words that cannot be read.
+    """
+    from bettersynth.config.load import raise_all
+
+    problems: list[BetterSynthError] = []
+    overrides = _read_overrides(words, problems)
+    raise_all(problems, where="--set")
+    return overrides
+
+
+def _read_overrides(words: list[str], problems: list[BetterSynthError]) -> dict[str, dict[str, Any]]:
+    """What can be read, as :func:`parse_overrides`; what cannot is added to the problems."""
     import yaml
 
     overrides: dict[str, dict[str, Any]] = {}
     for word in words:
         key, equals, value = word.partition("=")
         stage, dot, name = key.partition(".")
-        if not (equals and dot and stage in ("pretrain", "finetune", "joint")):
-            raise ConfigError(
-                t("cannot read this setting"),
-                where="--set",
-                got=word,
-                expected="pretrain.KEY=VALUE | finetune.KEY=VALUE | joint.KEY=VALUE",
-            )
-        overrides.setdefault(stage, {})[name] = yaml.safe_load(value)
+        try:
+            if not (equals and dot and stage in ("pretrain", "finetune", "joint")):
+                raise ValueError
+            overrides.setdefault(stage, {})[name] = yaml.safe_load(value)
+        except (ValueError, yaml.YAMLError):
+            expected = "pretrain.KEY=VALUE | finetune.KEY=VALUE | joint.KEY=VALUE"
+            problems.append(ConfigError(t("cannot read this setting"), where="--set", got=word, expected=expected))
     return overrides
 
 
-def _from_env(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]) -> None:
+@contextmanager
+def noted(problems: list[BetterSynthError]) -> Iterator[None]:
+    """Go on after a mistake, so that all of them are said together."""
+    try:
+        yield
+    except BetterSynthError as error:
+        problems.extend(error.problems if isinstance(error, ConfigErrors) else [error])
+
+
+def _from_env(args: argparse.Namespace, overrides: dict[str, dict[str, Any]], problems: list[BetterSynthError]) -> None:
     """The train script's editable block (see the kit's train script) as settings."""
 
     def number(name: str) -> int | None:
         value = os.environ.get(name)
-        if value is None:
+        if value is not None and not value.isdigit():
+            problems.append(ConfigError(t("not a whole number"), where=name, got=value))
             return None
-        if not value.isdigit():
-            raise ConfigError(t("not a whole number"), where=name, got=value)
-        return int(value)
+        return None if value is None else int(value)
 
     args.name = os.environ.get("EXP_NAME", args.name)
     for prefix, stage in (("PRETRAIN", "pretrain"), ("FINETUNE", "finetune")):
@@ -105,36 +128,33 @@ def _is_joint(preset: str | None) -> bool:
     return bool(load_preset(preset).joint)
 
 
-def _inputs(args: argparse.Namespace) -> Any:
+def _missing_flags(args: argparse.Namespace) -> list[BetterSynthError]:
     needed = {"--preset": args.preset, "--model-zoo": args.model_zoo, "--finetune-data": args.finetune_data}
     if args.stage == "1":
         needed = {"--preset": args.preset, "--model-zoo": args.model_zoo, "--pretrain-data": args.pretrain_data}
     missing = [flag for flag, value in needed.items() if value is None]
-    if missing:
-        raise ConfigError(
-            t("needed: {flags}", flags=", ".join(missing)), hint=t("see: {command} --help", command="bettersynth train")
-        )
-    _check_places(args)
+    if not missing:
+        return []
+    hint = t("see: {command} --help", command="bettersynth train")
+    return [ConfigError(t("needed: {flags}", flags=", ".join(missing)), hint=hint)]
 
+
+def _inputs(args: argparse.Namespace) -> Any:
+    """Data and places; stand-ins where a flag is missing, for the settings to be checked nevertheless."""
     from bettersynth.train.stages import TwoStageInputs
 
+    nothing = Path("-")
     return TwoStageInputs(
-        finetune_data=args.finetune_data or Path("-"),
-        model_zoo=args.model_zoo,
-        pretrain_data=args.pretrain_data,
+        finetune_data=args.finetune_data or nothing,
+        model_zoo=args.model_zoo or nothing,
+        pretrain_data=args.pretrain_data or (nothing if args.stage == "1" else None),
         pretrain_images=args.pretrain_images,
         finetune_images=args.finetune_images,
     )
 
 
-def _check_places(args: argparse.Namespace) -> None:
-    """Refuse every named file and folder that is not there, together, before seconds of loading.
-
-    Raises:
-        DataError, ConfigErrors: one or several are missing.
-    """
-    from bettersynth.config.load import raise_all
-    from bettersynth.core.errors import BetterSynthError, DataError
+def _missing_places(args: argparse.Namespace) -> list[BetterSynthError]:
+    """Every named file and folder that is not there, found before seconds of loading."""
     from bettersynth.train.zoo import zoo_problems
 
     made_by = "bettersynth process, bettersynth convert dj-to-llava"
@@ -152,9 +172,10 @@ def _check_places(args: argparse.Namespace) -> None:
         for flag, path in (("--pretrain-images", args.pretrain_images), ("--finetune-images", args.finetune_images))
         if path is not None and not path.is_dir()
     ]
-    if args.init_from is None and not any(".bases" in word or ".init_from" in word for word in args.set):
+    is_elsewhere = any(".bases" in word or ".init_from" in word for word in args.set)
+    if args.model_zoo is not None and args.init_from is None and not is_elsewhere:
         problems += zoo_problems(args.model_zoo)
-    raise_all(problems, where="bettersynth train")
+    return problems
 
 
 def run(args: argparse.Namespace) -> int:
@@ -176,43 +197,33 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(t("{b} x {a} x {n} = {total}: right", b=b, a=a, n=n, total=args.expected))
         return 0
-    overrides = parse_overrides(args.set)
-    is_joint = args.data is not None or _is_joint(args.preset)
+    problems: list[BetterSynthError] = []
+    overrides, is_joint = _read_overrides(args.set, problems), args.data is not None
+    with noted(problems):
+        is_joint = is_joint or _is_joint(args.preset)
     if args.deepspeed is not None:
         for stage in ("joint",) if is_joint else ("pretrain", "finetune"):
             overrides.setdefault(stage, {}).setdefault("deepspeed", str(args.deepspeed))
     if is_joint:
         from bettersynth.cli.unified import run_preset
 
-        return run_preset(args, overrides.get("joint", {}))
+        problems += _other_stages(overrides, ("joint",))
+        return run_preset(args, overrides.get("joint", {}), problems)
     if args.from_env:
-        _from_env(args, overrides)
+        _from_env(args, overrides, problems)
     if args.init_from is not None:
         for stage in ("pretrain", "finetune"):
             overrides.setdefault(stage, {}).setdefault("init_from", str(args.init_from))
-    _take_held_out(args, overrides)
+    with noted(problems):
+        _take_held_out(args, overrides)
     if args.shapes is not None:
-        return _plan_shapes(args, overrides)
-    inputs = _inputs(args)
-    if args.stage != "1" and args.pretrain_data is None:
-        _choose_start(args, overrides)
-
-    from bettersynth.train.launch import choose_processes, count_devices, launch
-    from bettersynth.train.stages import run_stage, stage_folder, two_stage_configs
-
-    # Stage 2's mistakes are said with stage 1's, before that has run for hours.
-    asked = {"1": (1,), "2": (2,), "both": (1, 2)}[args.stage]
-    is_known = args.processes or args.devices or "WORLD_SIZE" in os.environ or count_devices() == 1
-    devices = dict.fromkeys(asked, num_devices(args)) if is_known else {}
-    first, second = two_stage_configs(
-        args.preset, inputs, out=args.out, name=args.name, overrides=overrides, devices=devices
-    )
-    stages = [(1, first)] if first is not None and 1 in asked else []
-    stages += [(2, second)] if 2 in asked else []
-    if args.stage == "2" and first is not None:
-        _check_start(args)
+        return _plan_shapes(args, overrides, problems)
+    stages = _stages(args, overrides, problems)
     if args.plan:
         return _plan(args, stages)
+    from bettersynth.train.launch import choose_processes, launch
+    from bettersynth.train.stages import run_stage, stage_folder
+
     processes = choose_processes(args.processes, [config for _, config in stages])
     if processes > 1:
         return launch(args.words, processes)
@@ -225,6 +236,56 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(made)
     return 0
+
+
+def _stages(
+    args: argparse.Namespace, overrides: dict[str, dict[str, Any]], problems: list[BetterSynthError]
+) -> list[tuple[int, Any]]:
+    """The settings of the stages that are asked for.
+
+    Args:
+        problems: mistakes that were found before.
+
+    Raises:
+        BetterSynthError: all mistakes of flags, places and both stages' settings together.
+    """
+    from bettersynth.config.load import raise_all
+    from bettersynth.train.launch import count_devices
+    from bettersynth.train.stages import two_stage_configs
+
+    problems += [*_missing_flags(args), *_missing_places(args)]
+    with noted(problems):
+        if args.stage != "1" and args.pretrain_data is None and args.finetune_data is not None:
+            _choose_start(args, overrides)
+        elif args.stage == "2":
+            _check_start(args)
+    # Stage 2's mistakes are said with stage 1's, before that has run for hours.
+    asked = {"1": (1,), "2": (2,), "both": (1, 2)}[args.stage]
+    is_known = args.processes or args.devices or "WORLD_SIZE" in os.environ or count_devices() == 1
+    devices = dict.fromkeys(asked, num_devices(args)) if is_known else {}
+    configs: dict[int, Any] = {}
+    with noted(problems):
+        changes = {stage: overrides.get(stage, {}) for stage in ("pretrain", "finetune")}
+        if args.preset is not None:
+            first, second = two_stage_configs(
+                args.preset, _inputs(args), out=args.out, name=args.name, overrides=changes, devices=devices
+            )
+            configs = {stage: config for stage, config in ((1, first), (2, second)) if config is not None}
+    problems += _other_stages(overrides, ("pretrain", "finetune"))
+    raise_all(_once(problems), where="bettersynth train")
+    return [(stage, configs[stage]) for stage in asked if stage in configs]
+
+
+def _other_stages(overrides: dict[str, dict[str, Any]], known: tuple[str, ...]) -> list[BetterSynthError]:
+    unknown = sorted(set(overrides) - set(known))
+    if not unknown:
+        return []
+    return [ConfigError(t("unknown stage"), where="--set", got=", ".join(unknown), expected=", ".join(known))]
+
+
+def _once(problems: list[BetterSynthError]) -> list[BetterSynthError]:
+    """A mistake that two checks found, such as an unknown preset, is said once."""
+    return list({problem.body(): problem for problem in problems}.values())
 
 
 def _take_held_out(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]) -> None:
@@ -338,23 +399,31 @@ def _plan(args: argparse.Namespace, stages: list[tuple[int, Any]]) -> int:
     return show_plans(args, plans)
 
 
-def _plan_shapes(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]) -> int:
+def _plan_shapes(
+    args: argparse.Namespace, overrides: dict[str, dict[str, Any]], problems: list[BetterSynthError]
+) -> int:
     """Plan by a model's sizes: before there is anything but a preset.
 
     Raises:
-        ConfigError: --plan or --preset is missing, or see plan_shapes.
+        BetterSynthError: --plan or --preset is missing, settings are wrong, or see plan_shapes.
     """
+    from bettersynth.config.load import raise_all
     from bettersynth.train.plan import plan_shapes
     from bettersynth.train.preset import load_preset, stage_settings
 
     missing = [flag for flag, value in (("--plan", args.plan), ("--preset", args.preset)) if not value]
     if missing:
-        raise ConfigError(t("needed: {flags}", flags=", ".join(missing)))
-    preset = load_preset(args.preset)
+        problems.append(ConfigError(t("needed: {flags}", flags=", ".join(missing))))
     places = {"data": "-", "model_zoo": "-"}
     names = {"1": ("pretrain",), "2": ("finetune",), "both": ("pretrain", "finetune")}[args.stage]
     numbers = {"pretrain": 1, "finetune": 2}
-    configs = [stage_settings(preset, numbers[name], {**places, **overrides.get(name, {})}) for name in names]
+    configs = []
+    for name in names:
+        with noted(problems):
+            if args.preset is not None:
+                given = {**places, **overrides.get(name, {})}
+                configs.append(stage_settings(load_preset(args.preset), numbers[name], given))
+    raise_all(_once(problems), where="bettersynth train")
     plans = [plan_shapes(one, args.shapes, num_devices=num_devices(args), tokens=args.plan_tokens) for one in configs]
     return show_plans(args, plans)
 
