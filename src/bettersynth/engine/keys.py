@@ -97,10 +97,23 @@ def _source(module: str) -> str:
         return ""
 
 
+def _with_contents(value: object) -> object:
+    """A parameter as it is; of one that names a file with a suffix, also the file's size and digest."""
+    if not isinstance(value, str) or not 0 < len(Path(value).suffix) < 8:
+        return value
+    path = Path(value).expanduser()
+    try:
+        return [value, path.stat().st_size, _sample(path)] if path.is_file() else value
+    except OSError:  # a text that is no path, or a file that may not be read: the operator will say so
+        return value
+
+
 def phase_key(
     kind: str, operator: Operator, digests: Mapping[str, str], seed: int, *, without: Collection[str] = ()
 ) -> str:
     """Digest of operator, version, parameters, model weights, code and seed.
+
+    A parameter that names a file, such as the user's own code of ``python_file_mapper``, stands for its contents, too.
 
     Args:
         digests: model folder to digest; folders themselves are no part of the key.
@@ -110,7 +123,8 @@ def phase_key(
     for field in dataclasses.fields(operator):
         value = getattr(operator, field.name)
         if field.name not in without:
-            params[field.name] = digests[value] if field.name in operator.models and value is not None else value
+            is_model = field.name in operator.models and value is not None
+            params[field.name] = digests[value] if is_model else _with_contents(value)
     return digest_json(
         [kind, operator.name, type(operator).version, params, _code_digest(type(operator).__module__), seed]
     )

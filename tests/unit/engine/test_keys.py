@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,3 +44,17 @@ def test_an_edited_helper_changes_the_key(module: str, matters: bool, monkeypatc
 
 def test_code_without_a_file_has_no_digest() -> None:
     assert keys._code_digest("no.such.module") == ""
+
+
+def test_an_edited_file_of_the_user_changes_the_key(tmp_path: Path) -> None:
+    code = tmp_path / "mine.py"
+    code.write_text("def process_single(sample):\n    return sample\n")
+
+    def key(file_path: str) -> str:
+        operator: Any = operator_class("python_file_mapper")(file_path=file_path)
+        return keys.phase_key("map", operator, {}, 0)
+
+    before, text = key(str(code)), key("no such file.py")
+    assert key(str(code)) == before and text == key("no such file.py")
+    code.write_text("def process_single(sample):\n    return None\n")
+    assert key(str(code)) != before
