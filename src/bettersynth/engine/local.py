@@ -178,7 +178,8 @@ def _run(
     root = Path(recipe.keys.image_root).expanduser() if recipe.keys.image_root else None
     if root is not None and not root.is_absolute() and not root.exists():
         root = recipe.base / root
-    source = freeze(recipe.inputs(), work=work, image_root=root, options=read_options(recipe))
+    decodes = any(stage.pixels for stage in planned.stages)
+    source = freeze(recipe.inputs(), work=work, image_root=root, options=read_options(recipe), decodes=decodes)
     write_atomic(work / "source.json", orjson.dumps(describe(source)))
     settings = settings_of(recipe, source)
     base = base_key(planned)

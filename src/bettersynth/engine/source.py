@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # workers need no recipe, and what reads one takes long to im
     from bettersynth.config.recipe import Input
 
 _MAX_ROWS = 8192
-# (shards wanted, fewest rows of one): rows without pictures are cheap, and a shard has a price of its own.
+# (shards wanted, fewest rows of one): where no picture is decoded rows are cheap, and a shard has a price of its own.
 _PICTURE_SHARDS, _TEXT_SHARDS = (64, 128), (16, 512)
 _MAX_BYTES = 32 << 20  # a worker holds a shard's lines several times over
 _LOOK_BYTES = 1 << 16
@@ -85,12 +85,18 @@ def find_files(paths: Iterable[Path], options: ReadOptions | None = None) -> lis
 
 
 def freeze(
-    inputs: Iterable[Input], *, work: Path, image_root: Path | None = None, options: ReadOptions | None = None
+    inputs: Iterable[Input],
+    *,
+    work: Path,
+    image_root: Path | None = None,
+    options: ReadOptions | None = None,
+    decodes: bool = True,
 ) -> Source:
     """Index the input. Files that are no plain JSON lines are copied to ``work`` as JSON lines first.
 
     Args:
         image_root: folder that relative picture paths start from; by default the folder of each file.
+        decodes: whether more than the header of a picture is read; shards then hold fewer rows.
 
     Raises:
         ConfigError, DataError: missing or unreadable input.
@@ -110,7 +116,7 @@ def freeze(
         files += [replace(part, number=len(files) + place) for place, part in enumerate(parts)]
     if not files:
         find_files([])
-    rows = _rows_per_shard([Path(file.path) for file in files], options.image_key)
+    rows = _rows_per_shard([Path(file.path) for file in files], options.image_key, decodes=decodes)
     shards: list[SourceShard] = []
     total = 0
     for file in files:
@@ -122,11 +128,11 @@ def freeze(
     return Source(tuple(files), tuple(shards), digest, total)
 
 
-def _rows_per_shard(paths: list[Path], image_key: str) -> int:
+def _rows_per_shard(paths: list[Path], image_key: str, *, decodes: bool) -> int:
     """Few enough that workers share the work and little is lost when one dies, enough that a shard's price is small."""
     counts = [jsonl.count_lines(path) for path in paths]
-    has_pictures = any(_names_pictures(path, image_key) for path in paths)
-    wanted, fewest = _PICTURE_SHARDS if has_pictures else _TEXT_SHARDS
+    is_slow = decodes and any(_names_pictures(path, image_key) for path in paths)
+    wanted, fewest = _PICTURE_SHARDS if is_slow else _TEXT_SHARDS
     return max(fewest, min(_MAX_ROWS, -(-sum(counts) // wanted)))
 
 
