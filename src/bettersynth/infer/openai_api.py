@@ -92,8 +92,6 @@ def _requests(parts: tuple[Part, ...], body: Mapping[str, Any], output: Any) -> 
         if key in body:
             raise ConfigError(t("unknown option '{name}'", name=key), where=key)
     options = {key: value for key, value in body.items() if key not in _OPENAI_KEYS and key != "output"}
-    for bound, key in ((MAX_TOKENS, "max_think_tokens"), (MAX_STEPS, "num_timesteps"), (MAX_ANSWERS, "max_outputs")):
-        _whole(options, key, most=bound)
     tokens = _whole(body, "max_completion_tokens", most=MAX_TOKENS) or _whole(body, "max_tokens", most=MAX_TOKENS)
     seed = body.get("seed")
     options |= {
@@ -103,9 +101,25 @@ def _requests(parts: tuple[Part, ...], body: Mapping[str, Any], output: Any) -> 
         "image_size": _size(body),
     }
     request = request_of(UnifiedRequest(parts=parts), options)
+    _check_bounds(request)
     first = int(time.time_ns() % 2**31) if seed is None else _whole(body, "seed", least=0) or 0
     count = _whole(body, "n", most=MAX_ANSWERS) or 1
     return tuple(replace(request, seed=first + index) for index in range(count))
+
+
+def _check_bounds(request: UnifiedRequest) -> None:
+    """No request takes the model for as long as it likes, whatever name it gave its option."""
+    steps = request.drawing(has_image=request.has_image).num_timesteps
+    answers = 1 if isinstance(request.output, str) else len(request.output)
+    for name, value, most in (
+        ("max_new_tokens", request.max_new_tokens, MAX_TOKENS),
+        ("max_think_tokens", request.max_think_tokens, MAX_TOKENS),
+        ("num_timesteps", steps, MAX_STEPS),
+        ("max_outputs", request.max_outputs, MAX_ANSWERS),
+        ("output", answers, MAX_ANSWERS),
+    ):
+        if value > most:
+            raise ConfigError(t("unsupported value"), where=name, got=value, expected=f"1 ... {most}")
 
 
 def _whole(body: Mapping[str, Any], key: str, *, least: int = 1, most: int | None = None) -> int | None:

@@ -20,7 +20,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from bettersynth.core.errors import BetterSynthError, ConfigError, DataError
 from bettersynth.core.lang import t
@@ -32,6 +32,10 @@ MAX_WAITING = 64
 _SOCKET_TIMEOUT_S = 60.0
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _PAGES = {"/": ("chat.html", "text/html"), "/chat.js": ("chat.js", "text/javascript")}
+_CALLS: dict[str, Callable[[Mapping[str, Any]], Call]] = {
+    "/v1/chat/completions": chat_call,
+    "/v1/images/generations": image_call,
+}
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -231,6 +235,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Chat and pictures."""
         self._guarded(self._post)
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the base class refuses by itself (another method, a torn request) in OpenAI's form, too."""
+        is_method = code == HTTPStatus.NOT_IMPLEMENTED
+        status = HTTPStatus.METHOD_NOT_ALLOWED if is_method else HTTPStatus(code)
+        self._refuse(Refused(status, message or status.phrase, code="bad_request"))
+
     def _get(self, path: str) -> None:
         if path in _PAGES:
             name, kind = _PAGES[path]
@@ -238,24 +248,26 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, page, f"{kind}; charset=utf-8")
         elif path == "/health":
             self._send_json({"status": "ok"})
-        elif path == "/v1/models":
+        elif path == "/v1/models" or path.startswith("/v1/models/"):
             self._check_key()
             model = {"id": self.server.settings.model, "object": "model", "created": 0, "owned_by": "bettersynth"}
-            self._send_json({"object": "list", "data": [model]})
+            name = unquote(path.removeprefix("/v1/models").removeprefix("/"))
+            self._check_model(name)
+            self._send_json(model if name else {"object": "list", "data": [model]})
+        elif path in _CALLS:
+            message = t("{path} takes POST only", path=path)
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, message, code="method_not_allowed")
         else:
             raise Refused(HTTPStatus.NOT_FOUND, t("nothing is here"), code="not_found")
 
     def _post(self, path: str) -> None:
-        calls: dict[str, Callable[[Mapping[str, Any]], Call]] = {
-            "/v1/chat/completions": chat_call,
-            "/v1/images/generations": image_call,
-        }
-        if path not in calls:
+        if path not in _CALLS:
             raise Refused(HTTPStatus.NOT_FOUND, t("nothing is here"), code="not_found")
         self._check_key()
         body = self._body()
+        self._check_model(body.get("model"))
         try:
-            call = calls[path](body)
+            call = _CALLS[path](body)
         except (TypeError, ValueError, AttributeError) as error:  # a value of another kind than any that is expected
             message = t("unsupported value")
             raise Refused(HTTPStatus.BAD_REQUEST, f"{message}: {error}", code="invalid_value") from error
@@ -288,6 +300,14 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted and not hmac.compare_digest(given.encode(), wanted.encode()):
             raise Refused(HTTPStatus.UNAUTHORIZED, t("wrong or missing key"), code="invalid_api_key")
 
+    def _check_model(self, name: Any) -> None:
+        """Another model's name is refused: its answers would be taken for that model's."""
+        served = self.server.settings.model
+        if name in (None, "", served):
+            return
+        message = t("no model '{name}' here; served is '{served}'", name=str(name)[:200], served=served)
+        raise Refused(HTTPStatus.NOT_FOUND, message, code="model_not_found", param="model")
+
     def _body(self) -> Mapping[str, Any]:
         kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
@@ -303,9 +323,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = json.loads(self.rfile.read(int(length)))
         except (ValueError, RecursionError) as error:
-            raise Refused(HTTPStatus.BAD_REQUEST, t("not readable JSON"), code="bad_json") from error
+            raise Refused(HTTPStatus.BAD_REQUEST, f"{t('not readable JSON')}: {error}", code="bad_json") from error
         if not isinstance(body, dict):
-            raise Refused(HTTPStatus.BAD_REQUEST, t("not readable JSON"), code="bad_json")
+            message = t("not a JSON object but a {got}", got=type(body).__name__)
+            raise Refused(HTTPStatus.BAD_REQUEST, message, code="bad_json")
         return body
 
     # -- how it is answered --------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
 from bettersynth.core.seed import derive_seed
 from bettersynth.infer.image_rule import IMAGE_MARK, kinds_by_words
+from bettersynth.infer.unified_options import check_length, check_size
 from bettersynth.infer.unified_types import Decision, How, Output, Part, UnifiedRequest, UnifiedResult, request_of
 from bettersynth.models.bagel.autoencoder import AutoEncoder
 from bettersynth.models.bagel.context import read_text
@@ -149,6 +150,17 @@ class InterleaveInferencer:
             requests = [request_of(r, {"seed": seed}) for r, seed in zip(requests, seeds, strict=True)]
         return self._run([self._begin(request, Memory(self._empty())) for request in requests])
 
+    def check(self, request: UnifiedRequest) -> None:
+        """Whether it can be answered at all.
+
+        Raises:
+            ConfigError: a size beyond the model's table of positions, or texts beyond its longest context.
+        """
+        check_size(self.model.config, request.image_size)
+        texts = [part.value for part in request.parts if not isinstance(part.value, Image.Image)]
+        num_tokens = sum(len(self._encode(text) if isinstance(text, str) else text) for text in texts)
+        check_length(self.model.config, num_tokens)
+
     def dialogue(self, **options: Any) -> Dialogue:
         """A conversation of several turns whose cache is kept."""
         return Dialogue(self, options)
@@ -176,7 +188,7 @@ class InterleaveInferencer:
         return Contexts.empty((side, side))
 
     def _begin(self, request: UnifiedRequest, memory: Memory) -> _Turn:
-        self._check_size(request)
+        self.check(request)
         generator = torch.Generator().manual_seed(request.seed)
         if isinstance(request.output, str):
             words = next((p.value for p in reversed(request.parts) if isinstance(p.value, str)), "")
@@ -197,19 +209,6 @@ class InterleaveInferencer:
         self._catch_up(memory, draws=draws or request.output == "learned")
         turn.num_read = memory.contexts.gen.length
         return turn
-
-    def _check_size(self, request: UnifiedRequest) -> None:
-        config = self.model.config
-        most = config.max_latent_size * config.latent_stride_px
-        if request.image_size is None or config.interpolate_pos:
-            return
-        if not all(config.latent_stride_px <= side <= most for side in request.image_size):
-            raise ConfigError(
-                t("a picture of this size cannot be drawn"),
-                where="image_size",
-                got="x".join(map(str, request.image_size)),
-                expected=t("sides of {low} to {high} pixels", low=config.latent_stride_px, high=most),
-            )
 
     def _encode(self, text: str) -> tuple[int, ...]:
         if self.tokenizer is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors,
 from bettersynth.core.fingerprint import digest_bytes, digest_file, digest_json
 from bettersynth.core.lang import t
 from bettersynth.infer.unified import InterleaveInferencer
+from bettersynth.infer.unified_options import RENAMED
 from bettersynth.infer.unified_types import UnifiedRequest, UnifiedResult, request_of
 from bettersynth.models.bagel.convert import AE_FILE, find_model_file
 from bettersynth.models.bagel.tokens import TOKENIZER_FILE
 
 RESULTS, LOG = "results.jsonl", "results.partial.jsonl"
 _PROMPT_KEYS = ("prompt", "text_prompt", "segments", "conversations")
+_NOT_IN_FILES = ("parts", "noise", "settings", "overrides")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,9 @@ def read_jobs(path: Path, options: Mapping[str, Any]) -> list[Job]:
         try:
             jobs.append(_job(json.loads(line), number, path.parent, options))
         except BetterSynthError as error:
-            problems.append(ConfigError(error.message, where=where, got=error.got, expected=error.expected))
-        except (ValueError, TypeError) as error:
+            place = where if error.where is None else f"{where} {error.where}"
+            problems.append(_at(error, place))
+        except (ValueError, RecursionError) as error:
             problems.append(ConfigError(t("not readable JSON"), where=where, got=error))
     names = [job.id for job in jobs]
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -71,15 +76,30 @@ def read_jobs(path: Path, options: Mapping[str, Any]) -> list[Job]:
     return jobs
 
 
-def _job(line: Mapping[str, Any], number: int, folder: Path, options: Mapping[str, Any]) -> Job:
+def _at(error: BetterSynthError, where: str) -> ConfigError:
+    return ConfigError(error.message, where=where, got=error.got, expected=error.expected, hint=error.hint)
+
+
+def _job(line: Any, number: int, folder: Path, options: Mapping[str, Any]) -> Job:
+    if not isinstance(line, dict):
+        raise ConfigError(
+            t("not a JSON object but a {got}", got=type(line).__name__), expected='{"id": ..., "prompt": ...}'
+        )
     given = [key for key in _PROMPT_KEYS if key in line]
     if len(given) != 1:
         raise ConfigError(t("give exactly one of: {names}", names=", ".join(_PROMPT_KEYS)), got=", ".join(given) or "-")
     prompt = line[given[0]]
     if isinstance(prompt, list):
         prompt = [_with_path(item, folder) for item in prompt]
+    if prompt in ("", []):
+        raise ConfigError(t("nothing was asked for"), where=given[0], expected=t("a text or a picture"))
     own = {key: value for key, value in line.items() if key not in (*_PROMPT_KEYS, "id")}
-    return Job(str(line.get("id", f"{number:05d}")), request_of(prompt, {**options, **own}))
+    for key in _NOT_IN_FILES:
+        if key in own:
+            raise ConfigError(t("unknown option '{name}'", name=key), where=key)
+    name = line.get("id")
+    renamed = {RENAMED.get(key, key): value for key, value in own.items()}
+    return Job(f"{number:05d}" if name is None else str(name), request_of(prompt, {**options, **renamed}))
 
 
 def _with_path(item: Any, folder: Path) -> Any:
@@ -97,6 +117,37 @@ def model_digest(folder: Path, *, weights: Path | None = None, dtype: str = "aut
         *folder.glob("*config.json"),
     ]
     return digest_json({"dtype": dtype, **{p.name: digest_file(p) for p in sorted(files) if p.is_file()}})
+
+
+def other_answers(folder: Path, jobs: Sequence[Job], digest: str) -> list[str]:
+    """Names of the answers in a folder that these jobs would replace or leave out of its results."""
+    wanted = {job.id: job.digest(digest) for job in jobs}
+    return [name for name, line in _read_lines(folder).items() if line.get("digest") != wanted.get(name)]
+
+
+def free_folder(folder: Path, jobs: Sequence[Job], digest: str) -> Path:
+    """This folder, or the first of ``FOLDER-2``, ``FOLDER-3`` ... in which these jobs replace no other answers."""
+    candidates = itertools.chain([folder], (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2)))
+    return next(candidate for candidate in candidates if not other_answers(candidate, jobs, digest))
+
+
+def check_jobs(inferencer: InterleaveInferencer, jobs: Sequence[Job], folder: Path) -> None:
+    """Whether all can be answered and written, before the first is.
+
+    Raises:
+        ConfigErrors: sizes that cannot be drawn and conversations that are too long, with their names.
+        DataError: the folder cannot be written to.
+    """
+    problems: list[BetterSynthError] = []
+    for job in jobs:
+        try:
+            inferencer.check(job.request)
+        except ConfigError as error:
+            problems.append(_at(error, f"{job.id} {error.where}"))
+    if problems:
+        raise ConfigErrors(problems)
+    with _writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
@@ -123,7 +174,11 @@ def run_jobs(
         digest: of the model, see :func:`model_digest`.
         batch_size: requests answered together.
         progress: told (done, all).
+
+    Raises:
+        ConfigErrors, DataError: see :func:`check_jobs`.
     """
+    check_jobs(inferencer, jobs, folder)
     wanted = {job.id: job.digest(digest) for job in jobs}
     done = {key: line for key, line in _read_lines(folder).items() if line.get("digest") == wanted.get(key)}
     left = [job for job in jobs if job.id not in done]
@@ -189,12 +244,18 @@ def _read_lines(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    try:
+    with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as stream:
             stream.write(b"\n" + data.encode())
             stream.flush()
             os.fsync(stream.fileno())
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DataError(
             t("cannot write the file"),

@@ -15,6 +15,7 @@ from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
 from bettersynth.infer.image_rule import Kind
+from bettersynth.infer.unified_options import RENAMED, checked, parse_size
 from bettersynth.models.bagel.draw import DrawSettings
 
 How = Literal["control", "learned", "rule"]
@@ -26,7 +27,6 @@ EDIT_SETTINGS = DrawSettings(cfg_img_scale=2.0, cfg_interval=(0.0, 1.0), cfg_ren
 """How the original's demo edits pictures; without an input picture the defaults of :class:`DrawSettings` hold."""
 
 _DRAW_KEYS = tuple(item.name for item in fields(DrawSettings))
-_RENAMED = {"enable_taylorseer": "taylorseer", "text_temperature": "temperature"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class UnifiedRequest:
             raise ConfigError(
                 t("unsupported value"),
                 where="output",
-                got=self.output,
+                got=self.output if isinstance(self.output, str) else ",".join(self.output),
                 expected=t("one of: {names}", names=", ".join((*MODES, "text", "image", "text,image …"))),
             )
         for name in ("max_new_tokens", "max_think_tokens", "max_outputs"):
@@ -242,17 +242,18 @@ def request_of(prompt: Any, options: Mapping[str, Any]) -> UnifiedRequest:
 
 
 def _known(options: Mapping[str, Any]) -> dict[str, Any]:
-    given = {_RENAMED.get(key, key): value for key, value in options.items() if value is not None}
+    given = {RENAMED.get(key, key): value for key, value in options.items() if value is not None}
     if given.pop("do_sample", True) is False:
         given["temperature"] = 0.0
     if given.pop("understanding_output", False):
         given.setdefault("output", ("text",))
     if "max_think_token_n" in given:  # the original counts the marker that is fed first
-        longest = given.pop("max_think_token_n") - 1
+        longest = checked({"max_new_tokens": given.pop("max_think_token_n")})["max_new_tokens"] - 1
         given |= {"max_think_tokens": longest, "max_new_tokens": given.get("max_new_tokens", longest)}
     if "image_shapes" in given:  # (height, width)
-        height, width = given.pop("image_shapes")
+        height, width = parse_size(given.pop("image_shapes"), "image_shapes")
         given.setdefault("image_size", (width, height))
+    given = checked(given)
     if isinstance(given.get("output"), str) and given["output"] not in MODES:
         given["output"] = tuple(given["output"].replace(" ", "").split(","))
     elif isinstance(given.get("output"), list):
@@ -262,10 +263,8 @@ def _known(options: Mapping[str, Any]) -> dict[str, Any]:
     for key in given:
         if key not in known:
             raise ConfigError(
-                t("unknown option '{name}'", name=key), hint=did_you_mean(key, [*known, *_DRAW_KEYS, *_RENAMED])
+                t("unknown option '{name}'", name=key), hint=did_you_mean(key, [*known, *_DRAW_KEYS, *RENAMED])
             )
     if drawing:
-        if "cfg_interval" in drawing:
-            drawing["cfg_interval"] = tuple(drawing["cfg_interval"])
         given["overrides"] = tuple(sorted(drawing.items()))
     return given

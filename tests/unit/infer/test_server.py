@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -176,6 +177,11 @@ def test_one_clients_mistake_is_not_anothers(server, inferencer):
         ({"messages": [{"role": "user", "content": "a"}], "noise": [1]}, "noise"),
         ({"messages": [{"role": "user", "content": "a"}], "cfg_interval": 3}, "unsupported"),
         ({"messages": [{"role": "user", "content": "a"}], "output": {"a": 1}}, "output"),
+        ({"messages": [{"role": "user", "content": "a"}], "cfg_text_scale": "4"}, "at least 0"),
+        ({"messages": [{"role": "user", "content": "a"}], "cfg_interval": [1]}, "two numbers"),
+        ({"messages": [{"role": "user", "content": "a"}], "max_new_tokens": 10**9}, "1 ... 8192"),
+        ({"messages": [{"role": "user", "content": "a"}], "steps": 10**6}, "1 ... 250"),
+        ({"messages": [{"role": "user", "content": "a"}], "output": ["image"] * 9}, "1 ... 8"),
     ],
 )
 def test_wrong_requests_are_told_in_openai_form(server, body, said):
@@ -285,3 +291,25 @@ def test_the_command_serves_until_interrupted(bagel_folder, call, monkeypatch):
 def test_a_taken_port_is_told(server, inferencer):
     with pytest.raises(DataError, match="cannot listen"):
         Server(ServeSettings(model="m", port=server.server_address[1]), inferencer)
+
+
+def test_other_models_methods_and_forms_are_refused_in_openai_form(server):
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "a"}]}
+    status, answer, _ = _ask(server, "POST", "/v1/chat/completions", body)
+    assert status == 404 and answer["error"]["code"] == "model_not_found" and "'tiny'" in answer["error"]["message"]
+    assert _ask(server, "GET", "/v1/models/tiny")[1]["id"] == "tiny"
+    assert _ask(server, "GET", "/v1/models/other")[0] == 404
+    for method, path in (("GET", "/v1/chat/completions"), ("DELETE", "/v1/models"), ("OPTIONS", "/v1/models")):
+        status, answer, _ = _ask(server, method, path)
+        assert status == 405 and answer["error"]["type"] == "invalid_request_error"
+    assert "not a JSON object but a list" in _ask(server, "POST", "/v1/chat/completions", [1])[1]["error"]["message"]
+    status, answer, _ = _ask(server, "POST", "/v1/chat/completions", b'{"model":')
+    assert "line 1 column 10" in answer["error"]["message"]
+
+
+def test_texts_beyond_the_longest_context_are_refused(server, inferencer, monkeypatch):
+    config = inferencer.model.config
+    shorter = replace(config, llm=replace(config.llm, max_position_embeddings=8))
+    monkeypatch.setattr(inferencer.model, "config", shorter)
+    status, answer = _chat(server, "word " * 50)
+    assert status == 400 and "at most 8" in answer["error"]["message"]

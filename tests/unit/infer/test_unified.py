@@ -169,6 +169,9 @@ def test_options_by_both_names(inferencer):
     other = request_of("a", theirs)
     assert (ours.output, ours.max_new_tokens, ours.image_size) == (other.output, other.max_new_tokens, other.image_size)
     assert ours.drawing(has_image=False) == other.drawing(has_image=False) == DrawSettings(taylorseer=True)
+    flags = request_of("a", {"size": "32x16", "steps": 5, "shift": 2, "cfg_text": 3, "renorm": "channel"})
+    settings = DrawSettings(num_timesteps=5, timestep_shift=2, cfg_text_scale=3, cfg_renorm_type="channel")
+    assert flags.image_size == (32, 16) and flags.drawing(has_image=False) == settings
     assert request_of("a", {}).drawing(has_image=True) == EDIT_SETTINGS
     assert request_of("a", {"do_sample": False, "temperature": 0.7}).temperature == 0.0
 
@@ -181,6 +184,20 @@ def test_options_by_both_names(inferencer):
         ({"output": "sound"}, "learned"),
         ({"max_new_tokens": 0}, "at least 1"),
         ({"num_timesteps": 1}, "at least 2"),
+        ({"num_timesteps": 2.5}, "whole number"),
+        ({"seed": "abc"}, "whole number"),
+        ({"temperature": -1}, "at least 0"),
+        ({"temperature": float("nan")}, "at least 0"),
+        ({"cfg_text_scale": "4"}, "at least 0"),
+        ({"timestep_shift": 0}, "above 0"),
+        ({"cfg_renorm_min": 2}, "0 ... 1"),
+        ({"cfg_interval": (1, 0)}, "the smaller one first"),
+        ({"image_size": 96}, "1024x768"),
+        ({"image_size": (0, 16)}, "1024x768"),
+        ({"image_shapes": 5}, "image_shapes"),
+        ({"think": "yes"}, "true | false"),
+        ({"output": 5}, "one of"),
+        ({"output": "text,video"}, "got: text,video"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_drawn(inferencer, options, said):
@@ -278,11 +295,21 @@ def test_jobs_are_kept_and_continued(inferencer, tmp_path, monkeypatch):
 def test_a_file_of_prompts_tells_all_its_mistakes_at_once(tmp_path):
     path = tmp_path / "p.jsonl"
     lines = [{"prompt": "a"}, {"text": "b"}, {"prompt": "c", "sede": 3}, {"id": "00001", "prompt": "d"}]
+    lines += [
+        {"prompt": "e", "seed": "x"},
+        [1],
+        {"prompt": ""},
+        {"prompt": "f", "noise": 3},
+        {"id": None, "prompt": "g"},
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{torn\n", encoding="utf-8")
     with pytest.raises(ConfigErrors) as caught:
         read_jobs(path, {})
-    assert len(caught.value.problems) == 4
-    for said in ("p.jsonl:2", "sede", "p.jsonl:5", "same id"):
+    assert len(caught.value.problems) == 8
+    for said in (
+        *("p.jsonl:2", "sede", "did you mean 'seed'", "p.jsonl:5 seed", "p.jsonl:6", "a list", "p.jsonl:7 prompt"),
+        *("p.jsonl:8 noise", "p.jsonl:10", "same id"),
+    ):
         assert said in caught.value.body()
 
 
@@ -314,5 +341,33 @@ def test_mistakes_of_the_command(bagel_folder, tmp_path, call):
     assert "nothing was asked" in call("generate", "--model", bagel_folder, expect=2).err
     assert "1024x768" in call("generate", "--model", bagel_folder, "a", "--size", "big", expect=2).err
     assert "model folder not found" in call("generate", "--model", tmp_path / "gone", "a", expect=1).err
-    assert "image not found" in call("generate", "--model", bagel_folder, "--image", "gone.png", "a", expect=1).err
+    gone = call("generate", "--model", bagel_folder, "--image", "gone.png", "a", expect=1).err
+    assert "image not found" in gone and "--image" in gone
+    assert "nothing was asked" in call("generate", "--model", bagel_folder, "", expect=2).err
+    assert "model folder not found" in call("generate", "--model", tmp_path / "gone", "a", "--plan", expect=1).err
+    (tmp_path / "taken").write_text("")
+    words = ("generate", "--model", bagel_folder, "a", "--steps", 2, "-o", tmp_path / "taken")
+    assert "cannot write the file" in call(*words, expect=1).err
     assert model_digest(bagel_folder) != model_digest(bagel_folder, dtype="bfloat16")
+
+
+def test_what_cannot_be_answered_is_named_before_anything_is(inferencer, tmp_path, monkeypatch):
+    options = {**QUICK, "output": "image"}
+    jobs = [Job("good", request_of("draw", options)), Job("huge", request_of("draw", {**options, "size": "999x8"}))]
+    jobs.append(Job("long", request_of([5] * 40000, options)))
+    with pytest.raises(ConfigErrors) as caught:
+        run_jobs(inferencer, jobs, tmp_path / "a", digest="m")
+    assert [problem.where for problem in caught.value.problems] == ["huge image_size", "long prompt"]
+    assert "40000 tokens" in caught.value.body() and not (tmp_path / "a").exists()
+
+
+def test_other_requests_do_not_replace_earlier_answers_unseen(bagel_folder, call):
+    words = ("generate", "--model", bagel_folder, "--output", "image", "--steps", 2, "--size", "16x8")
+    call(*words, "draw a cup")
+    first = Path("generated/00001-0.png").read_bytes()
+    call(*words, "draw a hat", "--seed", 3)
+    assert Path("generated/00001-0.png").read_bytes() == first and Path("generated-2/00001-0.png").is_file()
+    assert "1/1 answered" in call(*words, "draw a cup").err and not Path("generated-3").exists()
+    said = call(*words, "draw a tree", "-o", "generated").err
+    assert "generated: replaces 1 answer to other requests" in said
+    assert Path("generated/00001-0.png").read_bytes() != first

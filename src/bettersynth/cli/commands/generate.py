@@ -7,12 +7,13 @@ the words of the request. Running the same command again continues.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from bettersynth.cli.kinds import positive
 from bettersynth.cli.render import Progress, print_facts, print_json
-from bettersynth.core.errors import ConfigError, MissingExtraError
+from bettersynth.core.errors import ConfigError, DataError, MissingExtraError
 from bettersynth.core.lang import t
 
 EXAMPLES = (
@@ -31,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", type=Path, metavar="FILE", help=t("another weight file, e.g. trained_model.pt"))
     add("--image", type=Path, action="append", default=[], metavar="FILE", help=t("picture before every request"))
     add("--prompts", type=Path, metavar="JSONL", help=t("requests in a file: id, prompt or segments, and options"))
-    add(
-        "-o", "--out", type=Path, default=Path("generated"), metavar="DIR", help=t("output folder (default: generated)")
-    )
+    add("-o", "--out", type=Path, metavar="DIR", help=t("output folder (default: generated, then generated-2 …)"))
     add("--output", default="auto", help=t("auto, learned, rule, text, image, or an order such as text,image"))
     add("--think", action="store_true", help=t("let the model think first"))
     add("--size", metavar="WxH", help=t("size of new pictures in pixels"))
@@ -57,25 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help=t("print JSON"))
 
 
-def parse_size(size: str | None) -> tuple[int, int] | None:
-    """``"1024x768"`` to (1024, 768), width first.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    if size is None:
-        return None
-    width, cross, height = size.lower().partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
-        raise ConfigError(t("unsupported value"), where="--size", got=size, expected=t("WIDTHxHEIGHT, e.g. 1024x768"))
-    return int(width), int(height)
-
-
 def _options(args: argparse.Namespace) -> dict[str, Any]:
+    from bettersynth.infer.unified_options import parse_size
+
     return {
         "output": args.output,
         "think": args.think,
-        "image_size": parse_size(args.size),
+        "image_size": None if args.size is None else parse_size(args.size, "--size"),
         "seed": args.seed,
         "max_new_tokens": args.max_new_tokens,
         "temperature": args.temperature,
@@ -97,6 +84,13 @@ def _jobs(args: argparse.Namespace) -> list[Any]:
     from bettersynth.infer.unified_types import request_of
 
     options = _options(args)
+    for picture in args.image:
+        if not picture.is_file():
+            raise DataError(t("image not found"), where="--image", got=picture)
+    if "" in args.prompt and not args.image:
+        raise ConfigError(
+            t("nothing was asked for"), where="TEXT", got='""', expected=t("a text, --image or --prompts")
+        )
     jobs = read_jobs(args.prompts, options) if args.prompts else []
     first = len(jobs) + 1
     jobs += [Job(f"{n:05d}", request_of([*args.image, text], options)) for n, text in enumerate(args.prompt, first)]
@@ -117,11 +111,13 @@ def run(args: argparse.Namespace) -> int:
     """Generate and say where the answers lie."""
     try:
         from bettersynth.infer.unified import InterleaveInferencer, load_model
-        from bettersynth.infer.unified_run import RESULTS, model_digest, run_jobs
+        from bettersynth.infer.unified_run import RESULTS, free_folder, model_digest, other_answers, run_jobs
+        from bettersynth.models.bagel.convert import find_model_file
     except ModuleNotFoundError as error:
         raise MissingExtraError(t("generation"), "train", missing=error.name) from error
     jobs = _jobs(args)
     if args.plan:
+        find_model_file(args.model)  # names what is missing
         print_json(
             [
                 {"id": j.id, "seed": j.request.seed, "output": j.request.output, "parts": len(j.request.parts)}
@@ -130,20 +126,27 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     digest = model_digest(args.model, weights=args.weights, dtype=f"{args.dtype} {args.load_in}".strip())
+    out = args.out or free_folder(Path("generated"), jobs, digest)
+    others = other_answers(out, jobs, digest)
+    if others:
+        note = t(
+            "{folder}: replaces {n} answers to other requests, or of another model", folder=out, n=len(others)
+        )
+        print(note, file=sys.stderr)
     model = load_model(args.model, device=args.device, dtype=args.dtype, weights=args.weights, load_in=args.load_in)
     progress = Progress()
     artifact = run_jobs(
         InterleaveInferencer(model),
         jobs,
-        args.out,
+        out,
         digest=digest,
         batch_size=args.batch_size,
         progress=lambda done, total: progress(t("{done}/{total} answered", done=done, total=total)),
     )
     if args.json:
-        print((args.out / RESULTS).read_text(encoding="utf-8"), end="")
+        print((out / RESULTS).read_text(encoding="utf-8"), end="")
         return 0
-    _show(args.out / RESULTS, artifact)
+    _show(out / RESULTS, artifact)
     return 0
 
 
