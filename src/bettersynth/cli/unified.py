@@ -25,7 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     from bettersynth.cli.main import Help, Parser
 
     summary = t("Train BAGEL on texts and pictures jointly; the same command continues an interrupted training")
-    parser = Parser(prog=PROGRAM, description=summary, formatter_class=Help, allow_abbrev=False)
+    usage = f"{PROGRAM} --model_path PATH --train_data_path PATH --output_dir PATH [options]"
+    parser = Parser(prog=PROGRAM, usage=usage, description=summary, formatter_class=Help, allow_abbrev=False)
     for flag in FLAGS:
         _add(parser, flag)
     add = parser.add_argument
@@ -76,14 +77,16 @@ def run(args: argparse.Namespace) -> int:
     overrides = read_overrides(args.set)
     build_job(flags, overrides)  # wrong flags and paths are told before torch is loaded
 
-    from bettersynth.cli.commands.train import shown
+    from bettersynth.cli.commands.train import show_plans, shown
     from bettersynth.cli.render import print_facts, print_json
     from bettersynth.train.unified_trainer import UnifiedTrainer
 
     trainer = UnifiedTrainer(overrides=overrides, **flags)
     if args.plan:
-        plan = asdict(trainer.plan())
-        print_json(plan) if args.json else print_facts({key: value for key, value in plan.items() if value != ()})
+        plan = trainer.plan()
+        if not args.json:
+            return show_plans(args, [plan])
+        print_json(asdict(plan))
         return 0
     artifact = trainer.train()
     facts = {"folder": str(artifact.folder), "digest": artifact.digest, **shown(artifact)}

@@ -273,6 +273,7 @@ _EXPECTED = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
     "literal_error": "one of: {names}",
+    "finite_number": "a finite number",
 }
 """What pydantic finds wrong, by its type, in words that can be translated."""
 

@@ -65,7 +65,7 @@ Number = Annotated[float, BeforeValidator(_number)]
 class Bases(BaseModel):
     """Folders of the models a first training starts from, each in its official layout."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     llm: Path
     """Language model (Hugging Face Gemma)."""
@@ -78,7 +78,7 @@ class Bases(BaseModel):
 class Lora(BaseModel):
     """Low-rank adaptation: the language model stays frozen, small matrices beside its linear layers are trained."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rank: int = Field(64, ge=1)
     """Width of the added matrices."""
@@ -100,7 +100,7 @@ def _lora(value: Any) -> Any:
 class StageConfig(BaseModel):
     """One stage of training. Exactly one of ``bases``, ``model_zoo`` and ``init_from`` says what it starts from."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
     # --- what is trained on what
     family: str = "mgm"

@@ -35,7 +35,7 @@ Number = Annotated[float, BeforeValidator(_number)]
 class UnifiedSettings(BaseModel):
     """The `unified:` section of a stage of the bagel family."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # --- loss
     text_loss_weight: Number = Field(1.0, ge=0)

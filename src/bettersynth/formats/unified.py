@@ -43,7 +43,7 @@ class Problem:
 
     def line(self) -> str:
         """The three in one line."""
-        return f"{self.field}: {self.message} ({self.fix})"
+        return f"{self.field}: {self.message} ({self.fix})" if self.field else f"{self.message} ({self.fix})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def read_unified(path: Path) -> list[Conversation | BadRecord]:
         DataError: the file is missing or cannot be read at all.
     """
     return [
-        BadRecord(row, value.id, (Problem("", value.reason, t("write one JSON object per record")),))
+        BadRecord(row, value.id, (Problem(f"line {value.line}", value.reason, t("write one JSON object per record")),))
         if isinstance(value, BadLine)
         else parse_record(value, row)
         for row, value in enumerate(_raw(path))

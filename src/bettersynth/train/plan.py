@@ -158,7 +158,13 @@ def plan_shapes(config: StageConfig, sizes: str, *, num_devices: int = 1, tokens
     rows = config.max_samples or config.samples_seen or 0
     samples = config.samples_seen or config.epochs * rows
     if not samples:
-        raise ConfigError(t("nothing says how many samples there are"), expected="max_samples | samples_seen")
+        section = "joint" if config.family == "bagel" else {1: "pretrain"}.get(config.stage, "finetune")
+        raise ConfigError(
+            t("nothing says how many samples there are"),
+            where="--shapes",
+            expected="max_samples | samples_seen",
+            hint=f"--set {section}.max_samples=10000",
+        )
     batch: Batch = example(model, config.per_device_batch_size, length, is_packed=config.packing)
     passes = -(-samples // config.per_device_batch_size)
     global_batch = config.global_batch or 1

@@ -303,7 +303,8 @@ def _check_bad(config: StageConfig, rows: int, bad: Sequence[RejectedRow], shown
     if len(bad) <= tolerated * rows:
         return
     lines = [
-        t("record {row} ({key}): {detail}", row=item.row, key=item.key, detail=item.detail) for item in bad[:shown]
+        t("record {row} ({key}): {detail}", row=item.row, key=item.key or "-", detail=item.detail)
+        for item in bad[:shown]
     ]
     if len(bad) > shown:
         lines.append(t("... {n} more", n=len(bad) - shown))

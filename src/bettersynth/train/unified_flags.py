@@ -106,8 +106,18 @@ def build_job(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = N
         problems.append(ConfigError(t("give one of --fp16 and --bf16")))
     if values.get("load_in") and not values.get("lora_rank"):
         problems.append(ConfigError(t("weights in few bits cannot be trained themselves"), hint="--lora_rank 64"))
-    if problems:
+    config, wrong = _config(values, overrides or {})
+    problems += wrong
+    if config is None or problems:
         raise ConfigErrors(problems)
+    resume = values.get("resume_from_checkpoint")
+    return UnifiedJob(config, Path(values["output_dir"]), Path(resume) if resume else None)
+
+
+def _config(
+    values: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> tuple[StageConfig | None, list[BetterSynthError]]:
+    """The settings, or what is wrong with them by the names under which they were given."""
     settings: dict[str, Any] = {
         "family": "bagel",
         "stage": 2,
@@ -122,10 +132,24 @@ def build_job(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = N
     settings["precision"] = "fp16" if values.get("fp16") else "bf16" if values.get("bf16") else "fp32"
     if values.get("wandb_project") or values.get("wandb_run_name"):
         settings["report_to"] = ["jsonl", "wandb"]
-    for key, value in (overrides or {}).items():
+    for key, value in overrides.items():
         _put(settings, key, value)
-    resume = values.get("resume_from_checkpoint")
-    return UnifiedJob(stage_config(settings), Path(values["output_dir"]), Path(resume) if resume else None)
+    for key in ("init_from", "data"):
+        settings.setdefault(key, Path("-"))  # that it is missing is told as its flag
+    try:
+        return stage_config(settings), []
+    except ConfigErrors as errors:
+        return None, [_named(problem, overrides) for problem in errors.problems]
+    except ConfigError as error:
+        return None, [_named(error, overrides)]
+
+
+def _named(problem: BetterSynthError, overrides: Mapping[str, Any]) -> ConfigError:
+    """A mistake of a setting as one of the flag, or of the ``--set``, that gave it."""
+    key = (problem.where or "").removeprefix("<settings> ")
+    names = [flag.name for flag in FLAGS if flag.key == key.partition("[")[0] and flag.key not in overrides]
+    where = f"--{names[0]}" if names else f"--set {key}" if key in overrides else problem.where
+    return ConfigError(problem.message, where=where, got=problem.got, expected=problem.expected, hint=problem.hint)
 
 
 def _put(settings: dict[str, Any], key: str, value: Any) -> None:

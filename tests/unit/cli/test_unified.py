@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from bettersynth.cli.unified import build_parser, main
-from bettersynth.core.errors import ConfigError, ConfigErrors
+from bettersynth.core.errors import ConfigErrors
 from bettersynth.core.lang import catalogue
 from bettersynth.train.unified_flags import FLAGS, build_job, find_state
 
@@ -72,6 +72,8 @@ def test_the_guides_command_trains(folder: Path, tmp_path: Path, capsys: pytest.
     words = _words(folder, out, val_data_path=folder / "val.jsonl", lr_scheduler_type="linear", text_loss_weight=0.5)
     assert main([*words, "--plan", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 3 and not out.exists()
+    assert main([*words, "--plan"]) == 0
+    assert "device, all at the peak" in capsys.readouterr().out
     assert main([*words, "--bf16", "--json", "--set", "unified.dropout_text=0"]) == 0
     assert json.loads(capsys.readouterr().out)["rows_trained"] == 12
     assert (out / "trained_model.pt").is_file() and (out / "best" / "best.json").is_file()
@@ -125,15 +127,17 @@ def test_all_wrong_paths_and_values_are_listed(folder: Path, tmp_path: Path) -> 
         "--output_dir",
     ):
         assert part in text, part
-    with pytest.raises(ConfigError, match="more than 0"):
+    good = {"model_path": folder / "model", "train_data_path": folder / "train.jsonl", "output_dir": "o"}
+    with pytest.raises(ConfigErrors) as caught:
         build_job(
-            {
-                "model_path": folder / "model",
-                "train_data_path": folder / "train.jsonl",
-                "output_dir": "o",
-                "learning_rate": -1.0,
-            }
+            {**good, "val_data_path": "v", "learning_rate": -1.0, "lora_rank": 0, "freeze": ["und", "x"]},
+            {"weight_decay": float("inf"), "unified.dropout_text": 2},
         )
+    assert {problem.where for problem in caught.value.problems} == {
+        *("--val_data_path", "--learning_rate", "--set weight_decay", "--lora_rank"),
+        *("--freeze", "--set unified.dropout_text"),
+    }
+    assert "more than 0" in str(caught.value) and "a finite number" in str(caught.value)
 
 
 def test_a_state_is_taken_over_by_the_guides_name(

@@ -129,9 +129,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or free_folder(Path("generated"), jobs, digest)
     others = other_answers(out, jobs, digest)
     if others:
-        note = t(
-            "{folder}: replaces {n} answers to other requests, or of another model", folder=out, n=len(others)
-        )
+        note = t("{folder}: replaces {n} answers to other requests, or of another model", folder=out, n=len(others))
         print(note, file=sys.stderr)
     model = load_model(args.model, device=args.device, dtype=args.dtype, weights=args.weights, load_in=args.load_in)
     progress = Progress()
