@@ -42,6 +42,31 @@ def test_texts(call, tmp_path):
     assert "--wordnet DIR" in call(*words, expect=1).err
 
 
+def test_texts_of_other_forms_are_read_or_named(call, tmp_path):
+    pytest.importorskip("sacrebleu")
+    said = _lines(tmp_path / "said.jsonl", [{"id": "a", "text": "two cups on a table"}])
+    words = ["metrics", "texts", "--metrics", "bleu", "--predictions", said, "--references"]
+    lists = _lines(tmp_path / "lists.jsonl", [{"id": "a", "text": ["x", "two cups on a table"]}])
+    assert call(*words, lists, "--json").data[0]["value"] == pytest.approx(100.0)
+    for rows, expected in (
+        ([{"id": "a", "references": []}], "references"),
+        ([{"id": "a", "txt": "x"}], "captions"),
+        ([], "no lines"),
+    ):
+        assert expected in call(*words, _lines(tmp_path / "bad.jsonl", rows), expect=1).err
+    assert "several for: a" in call(*words[:5], lists, "--references", said, expect=1).err
+    (tmp_path / "plain.jsonl").write_text("two cups\n")
+    assert ".txt" in call(*words, tmp_path / "plain.jsonl", expect=1).err
+
+
+def test_flags_of_other_kinds_are_refused(call, tmp_path):
+    refused = call("metrics", "reader", "--count", 1, "--clip=x", "--seed", 1, "--lang", "en", expect=2).err
+    assert "not used by metrics reader: --clip" in refused and "--count, --seed" in refused
+    assert "--out" in call("metrics", "reader", "--count", 1, "-o", "x", expect=2).err
+    assert "at least 1" in call("metrics", "reader", "--count", 0, expect=2).err
+    assert call("metrics", "prompts", "--per-category", 1, "-o", tmp_path / "p", "--json").data["prompts"] == 5
+
+
 def test_pictures(call, tmp_path):
     rng = np.random.default_rng(0)
     for folder, level in (("a", 100), ("b", 160)):
@@ -84,7 +109,9 @@ def test_composition_of_generated_pictures(call, tmp_path):
         results.append({"id": f"{row['id']}-0", "outputs": [{"kind": "image", "image": f"{row['id']}-0.png"}]})
     _lines(folder / "results.jsonl", results)
     words = ["metrics", "composition", "--generated", folder, "--prompts", tmp_path / "prompts.jsonl"]
-    found = call(*words, "--json", "--out", tmp_path / "verdicts.jsonl").data
+    done = call(*words, "--json", "--out", tmp_path / "verdicts.jsonl")
+    found = done.data
+    assert "8 prompts" in done.err and rows[2]["id"] in done.err
     kinds = {prompt_of(row["id"], row["prompt"]).facts.groups[0].kind for row in rows[:2]}
     assert found["overall"] == (0.5 if "hat" not in kinds else 1.0)
     assert found["categories"]["single"]["right"]["of"] == 2

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bettersynth.cli.kinds import positive
 from bettersynth.cli.render import Progress, print_facts, print_json, print_rows, share_text
 from bettersynth.core.errors import ConfigError, MissingExtraError
 from bettersynth.core.lang import t
@@ -37,26 +39,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metrics", nargs="+", choices=names, default=["bleu", "rouge"], metavar="NAME", help=", ".join(names))
     add("--wordnet", type=Path, metavar="DIR", help=t("METEOR's WordNet 3 database"))
     add("--bert", type=Path, metavar="DIR", help=t("BERTScore's encoder"))
-    add("--bert-layers", type=int, metavar="N", help=t("its layer (default: the last)"))
+    add("--bert-layers", type=positive, metavar="N", help=t("its layer (default: the last)"))
     add("--generated", type=Path, metavar="DIR", help=t("folder of generated pictures"))
     add("--reference", type=Path, metavar="DIR", help=t("folder of real pictures"))
     add("--extractor", metavar="NAME=PATH", help=t("inception=FILE, inception-clean=FILE or clip=FOLDER"))
-    add("--kid-subsets", type=int, metavar="N", default=100, help=t("KID's random subsets (default: 100)"))
-    add("--kid-subset-size", type=int, metavar="N", default=1000, help=t("pictures in each of them (default: 1000)"))
+    add("--kid-subsets", type=positive, metavar="N", default=100, help=t("KID's random subsets (default: 100)"))
+    add(
+        "--kid-subset-size",
+        type=positive,
+        metavar="N",
+        default=1000,
+        help=t("pictures in each of them (default: 1000)"),
+    )
     add("--pairs", type=Path, metavar="JSONL", help=t("lines with image and text, instead of --generated"))
     add("--prompts", type=Path, metavar="JSONL", help=t("the prompts that were generated from"))
     add("--clip", metavar="DIR", help=t("CLIP folder for the CLIP score"))
     add("--describe-with", metavar="DIR", help=t("captioner or BAGEL folder for caption-back agreement"))
     add(
         "--per-category",
-        type=int,
+        type=positive,
         metavar="N",
         default=50,
         help=t("prompts of each category (default: 50, 250 in all)"),
     )
     add("--vocabulary", choices=("eval", "base"), default="eval", help=t("eval: combinations held out from training"))
     add("-o", "--out", type=Path, metavar="FILE", help=t("where to write prompts, or every verdict"))
-    add("--count", type=int, default=100, help=t("reader: pictures of each kind of damage (default: 100)"))
+    add("--count", type=positive, default=100, help=t("reader: pictures of each kind of damage (default: 100)"))
     add("--seed", type=int, default=0, help=t("seed (default: 0)"))
     add("--device", default="auto", help=t("auto, cpu, cuda or cuda:N"))
     add("--json", action="store_true", help=t("print JSON"))
@@ -71,8 +79,32 @@ def _need(args: argparse.Namespace, *flags: str) -> None:
         )
 
 
+_USED = {
+    "texts": ("predictions", "references", "metrics", "wordnet", "bert", "bert-layers", "device"),
+    "pictures": ("generated", "reference", "extractor", "kid-subsets", "kid-subset-size", "seed", "device"),
+    "pairs": ("pairs", "generated", "prompts", "clip", "describe-with", "out", "device"),
+    "prompts": ("per-category", "vocabulary", "out", "seed"),
+    "composition": ("pairs", "generated", "prompts", "out"),
+    "reader": ("count", "seed"),
+}
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """A flag that does nothing here would be taken for one that did."""
+    used = {"json", "lang", *_USED[args.kind]}
+    typed = [word.partition("=")[0].removeprefix("--") for word in args.words if word.startswith("--")]
+    typed += ["out"] if args.out is not None and "out" not in typed else []  # -o
+    unused = [f"--{name}" for name in typed if name not in used]
+    if unused:
+        raise ConfigError(
+            t("not used by metrics {kind}: {flags}", kind=args.kind, flags=", ".join(unused)),
+            expected=", ".join(f"--{name}" for name in _USED[args.kind]),
+        )
+
+
 def run(args: argparse.Namespace) -> int:
     """Score or draw what was asked for."""
+    _refuse_unused(args)
     return _RUN[args.kind](args)
 
 
@@ -154,12 +186,17 @@ def _small_sets(one: int, other: int, features: int) -> str:
 
 
 def _pairs_of(args: argparse.Namespace) -> list[Any]:
-    from bettersynth.eval.generation.files import generated_pairs, read_pairs
+    from bettersynth.eval.generation.files import generated_pairs, read_pairs, unanswered
 
     if args.pairs is not None:
         return read_pairs(args.pairs)
     _need(args, "--generated", "--prompts")
-    return generated_pairs(args.generated, args.prompts)
+    pairs = generated_pairs(args.generated, args.prompts)
+    missing = unanswered(args.prompts, pairs)
+    if missing:
+        note = "{n} prompts of {path} have no picture here and do not count: {names}"
+        print(t(note, n=len(missing), path=args.prompts, names=", ".join(missing[:5])), file=sys.stderr)
+    return pairs
 
 
 def _pairs(args: argparse.Namespace) -> int:
@@ -230,7 +267,8 @@ def _prompts(args: argparse.Namespace) -> int:
     prompts = draw_prompts(args.per_category, seed=args.seed, vocabulary=args.vocabulary)
     rows = [{"id": p.id, "prompt": p.text, "output": "image", "seed": n} for n, p in enumerate(prompts)]
     _write_lines(args.out, rows)
-    print(t("{n} prompts in {path}", n=len(rows), path=args.out))
+    facts = {"prompts": len(rows), "path": str(args.out)}
+    print_json(facts) if args.json else print(t("{n} prompts in {path}", n=len(rows), path=args.out))
     return 0
 
 

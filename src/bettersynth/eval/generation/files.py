@@ -43,7 +43,8 @@ def _lines(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise DataError(t("not readable JSON"), where=where, got=error) from error
+            hint = t("lines of plain text go into a file with another ending, e.g. .txt")
+            raise DataError(t("not readable JSON"), where=where, got=error, hint=hint) from error
         found.append((where, record if isinstance(record, dict) else {"text": record}))
     return found
 
@@ -54,7 +55,7 @@ def _text(record: Mapping[str, Any], where: str) -> str:
     for key in _TEXT_KEYS:
         if isinstance(record.get(key), str):
             return str(record[key])
-    raise DataError(t("no text in this line"), where=where, expected=" | ".join(_TEXT_KEYS))
+    raise DataError(t("no text in this line"), where=where, expected=" | ".join((*_TEXT_KEYS, *_MANY_KEYS)))
 
 
 def read_texts(path: Path) -> dict[str, list[str]]:
@@ -68,18 +69,35 @@ def read_texts(path: Path) -> dict[str, list[str]]:
         name = str(record.get("id", number))
         if name in found:
             raise DataError(t("two lines have the same id"), where=where, got=name)
-        many = next((record[key] for key in _MANY_KEYS if isinstance(record.get(key), list)), None)
-        found[name] = [str(text) for text in many] if many is not None else [_text(record, where)]
+        found[name] = _many(record, where) or [_text(record, where)]
+    if not found:
+        raise DataError(t("no lines in this file"), where=str(path))
     return found
+
+
+def _many(record: Mapping[str, Any], where: str) -> list[str]:
+    """The texts of the first key that holds a list, or none."""
+    for key in (*_MANY_KEYS, *_TEXT_KEYS):
+        texts = record.get(key)
+        if isinstance(texts, list):
+            if not texts or not all(isinstance(text, str) for text in texts):
+                expected = t("a list of at least one text")
+                raise DataError(t("unsupported value"), where=f"{where} {key}", got=texts, expected=expected)
+            return [str(text) for text in texts]
+    return []
 
 
 def matched(predictions: Path, references: Path) -> tuple[list[str], list[list[str]]]:
     """Predictions and their references by id.
 
     Raises:
-        DataError: ids of one side that the other lacks.
+        DataError: ids of one side that the other lacks, or several predictions for one.
     """
     said, wanted = read_texts(predictions), read_texts(references)
+    several = [name for name, texts in said.items() if len(texts) > 1]
+    if several:
+        got = t("several for: {names}", names=", ".join(several[:5]))
+        raise DataError(t("a prediction is one text"), where=str(predictions), got=got)
     _same_ids(list(said), list(wanted))
     return [texts[0] for texts in said.values()], [wanted[name] for name in said]
 
@@ -134,6 +152,13 @@ def generated_pairs(folder: Path, prompts: Path) -> list[Pair]:
             raise DataError(t("an answer without a picture"), where=where, got=name)
         pairs.append(Pair(name, folder / image, prompt))
     return pairs
+
+
+def unanswered(prompts: Path, pairs: Sequence[Pair]) -> list[str]:
+    """Ids of prompts without a picture among the pairs of :func:`generated_pairs`."""
+    answered = {pair.id for pair in pairs}
+    answered |= {name.rpartition("-")[0] for name in answered}
+    return [name for name in read_texts(prompts) if name not in answered]
 
 
 def files_digest(paths: Sequence[Path]) -> str:
