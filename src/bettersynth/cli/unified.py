@@ -123,8 +123,9 @@ def run_preset(args: argparse.Namespace, overrides: dict[str, Any], problems: li
             problems.append(ConfigError(t("needed: {flags}", flags=flag)))
         elif not value.exists():
             problems.append(ConfigError(t("not found"), where=flag, got=value))
-    if args.val_data is not None and not args.val_data.exists():
-        problems.append(ConfigError(t("not found"), where="--val-data", got=args.val_data))
+    for flag, value in (("--val-data", args.val_data), ("--images", args.images)):
+        if value is not None and not value.exists():
+            problems.append(ConfigError(t("not found"), where=flag, got=value))
     if preset is None or not preset.joint:
         raise ConfigErrors(problems)
     settings = _nested(dict(preset.joint), overrides)

@@ -33,6 +33,9 @@ _PAIR_KEYS = ("text_prompt", "image_path")
 _KNOWN_KEYS = ("id", "conversations", *_PAIR_KEYS, "image", "meta")
 
 
+_ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".jsonl.zst")
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One mistake of one record: which field, what is wrong with it, and how to mend it."""
@@ -76,7 +79,15 @@ def read_unified(path: Path) -> list[Conversation | BadRecord]:
 
 def _raw(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise DataError(t("data file not found"), where=str(path))
+        message = t("a folder, not a file of records") if path.is_dir() else t("data file not found")
+        raise DataError(message, where=str(path), expected=", ".join(_ENDINGS))
+    if not path.name.endswith(_ENDINGS):
+        raise DataError(
+            t("records of texts and pictures are not read from such a file"),
+            where=str(path),
+            expected=", ".join(_ENDINGS),
+            hint=t("Parquet of the original trainer becomes records with: bettersynth convert bagel-groups --help"),
+        )
     if path.suffix != ".json":
         yield from (value for _, value in read_rows(path))
         return

@@ -26,11 +26,13 @@ from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors, DataError
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
+from bettersynth.core.sample import Conversation
 from bettersynth.core.seed import generator
 from bettersynth.formats.jsonl import BadLine, read_rows
 from bettersynth.formats.parquet import read_parquet
 from bettersynth.formats.pictures import PictureFolder
 from bettersynth.formats.unified import BadRecord, parse_record
+from bettersynth.media.header import read_header
 
 GROUPS = ("t2i_pretrain", "unified_edit", "vlm_sft")
 MIXTURE_FILE, REJECTED_FILE = "mixture.yaml", "rejected.jsonl"
@@ -76,10 +78,11 @@ def import_groups(config: Path, paths: Path, out: Path, *, seed: int = 42) -> Im
         number = -1
         for number, outcome in enumerate(_outcomes(item, folder, seed)):
             checked = parse_record(outcome, number) if isinstance(outcome, dict) else None
-            if isinstance(outcome, dict) and not isinstance(checked, BadRecord):
+            damaged = _damaged(checked, out) if isinstance(checked, Conversation) else ""
+            if isinstance(outcome, dict) and isinstance(checked, Conversation) and not damaged:
                 lines.append(json.dumps({"id": f"{item.name}-{number}", **outcome}, ensure_ascii=False))
                 continue
-            reason = checked.reason if isinstance(checked, BadRecord) else outcome
+            reason = checked.reason if isinstance(checked, BadRecord) else damaged or outcome
             result.rejected.append({"dataset": item.name, "row": number, "reason": reason})
         name = f"{item.group}-{item.name}.jsonl"
         write_atomic(out / name, "".join(line + "\n" for line in lines).encode())
@@ -89,6 +92,20 @@ def import_groups(config: Path, paths: Path, out: Path, *, seed: int = 42) -> Im
     write_atomic(out / MIXTURE_FILE, yaml.safe_dump({"datasets": sources}, sort_keys=False).encode())
     write_atomic(out / REJECTED_FILE, "".join(json.dumps(row) + "\n" for row in result.rejected).encode())
     return result
+
+
+def _damaged(record: Conversation, out: Path) -> str:
+    """Which picture of a record is missing or damaged, or nothing; those that were written for it are removed."""
+    paths = [segment.image.path for segment in record.segments if segment.image is not None]
+    for path in paths:
+        try:
+            read_header(out / path)
+        except DataError as error:
+            for written in paths:
+                if not Path(written).is_absolute():
+                    (out / written).unlink(missing_ok=True)
+            return f"{path}: {error.message}"
+    return ""
 
 
 def _read_sets(config: Path, paths: Path) -> list[_Set]:
@@ -197,6 +214,8 @@ def _vlm(item: _Set) -> Iterator[Outcome]:
             yield row.reason
         elif row.get("video") is not None:
             yield t("videos are not supported")
+        elif "conversations" not in row:
+            yield t("missing key '{name}'", name="conversations")
         else:
             record = {key: value for key, value in row.items() if key in ("conversations", "image")}
             given = record.get("image")

@@ -176,8 +176,10 @@ def test_presets_of_joint_training_by_the_train_command(folder: Path, call: Any,
     words = ("train", "--preset", "bagel_demo", "--out", tmp_path, "--set", "joint.samples_seen=16")
     done = call(*words, "--data", folder / "train.jsonl", "--init-from", folder / "model", "--json", expect=0)
     assert done.data["steps"] == 1 and (tmp_path / "training_dirs" / "BAGEL-default" / "ema.safetensors").is_file()
-    wrong = call(*words, "--data", folder / "no.jsonl", expect=2).err
-    assert "no.jsonl" in wrong and "--init-from" in wrong
+    wrong = call(*words, "--data", folder / "no.jsonl", "--images", tmp_path / "gone", expect=2).err
+    assert "no.jsonl" in wrong and "--init-from" in wrong and "--images" in wrong
+    elsewhere = ("--data", folder / "train.jsonl", "--init-from", folder / "model", "--images", folder / "model")
+    assert "--images DIR" in call(*words, "--name", "x", *elsewhere, expect=1).err
     assert "bagel_demo" in call("train", "--preset", "demo", "--data", folder / "train.jsonl", expect=2).err
 
 

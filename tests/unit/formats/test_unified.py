@@ -97,6 +97,7 @@ def test_files_keep_their_rows_whatever_is_wrong_with_one(tmp_path: Path) -> Non
     found = read_unified(tmp_path / "d.jsonl")
     assert [isinstance(item, BadRecord) for item in found] == [False, True, True, True]
     assert [item.row for item in found[1:]] == [1, 2, 3]
+    assert [item.reason.partition(":")[0] for item in found[1:3] if isinstance(item, BadRecord)] == ["line 2", "line 3"]
     (tmp_path / "d.json").write_text(json.dumps([sample_records()["text_only"], {"text_prompt": "x"}]))
     assert [isinstance(item, BadRecord) for item in read_unified(tmp_path / "d.json")] == [False, True]
 
@@ -104,6 +105,11 @@ def test_files_keep_their_rows_whatever_is_wrong_with_one(tmp_path: Path) -> Non
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="data file not found"):
         read_unified(tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match="a folder"):
+        read_unified(tmp_path)
+    (tmp_path / "d.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"not read from such a file[^$]*bagel-groups"):
+        read_unified(tmp_path / "d.parquet")
     (tmp_path / "d.json").write_text('{"text_prompt": "x"}')
     with pytest.raises(DataError, match="not a JSON list"):
         read_unified(tmp_path / "d.json")

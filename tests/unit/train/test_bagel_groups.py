@@ -84,3 +84,20 @@ def test_mistakes_are_listed_together(groups: Path) -> None:
     text = str(caught.value)
     assert "unknown data group" in text and "did you mean 'edit'" in text and "same length" in text
     assert not (groups / "out").exists()
+
+
+def test_damaged_and_missing_pictures_are_left_out_and_named(groups: Path) -> None:
+    captions = json.dumps({"a": "a red square"})
+    write_parquet(
+        groups / "t2i" / "0.parquet", [{"image": data, "captions": captions} for data in (b"no", _png("red"))]
+    )
+    steps = [["make it blue"]]
+    write_parquet(
+        groups / "edit" / "0.parquet", [{"image_list": [_png("red"), _png("blue")[:40]], "instruction_list": steps}]
+    )
+    (groups / "sft" / "x.png").unlink()
+    found = import_groups(groups / "data.yaml", groups / "paths.yaml", groups / "out")
+    assert found.records == {"t2i": 1, "edit": 0, "sft": 0}
+    reasons = [row["reason"] for row in found.rejected]
+    assert "00000000.bin" in reasons[0] and "00000000-1.png" in reasons[1] and "x.png: image not found" in reasons[2]
+    assert [path.name for path in (groups / "out").rglob("images/**/*.*")] == ["00000001.png"]

@@ -59,6 +59,8 @@ def test_plan_by_sizes_needs_no_files(tmp_path: Path, capsys: pytest.CaptureFixt
     (plan,) = json.loads(capsys.readouterr().out)
     assert plan["tokens"] == 3 * 100 * 80 and plan["steps"] == 38
     assert plan["memory_bytes"]["trained_weights"] == 4 * plan["trainable_parameters"]
+    assert main(words) == 2
+    assert "hint: --set joint.max_samples=10000" in capsys.readouterr().err
     assert main([*words[:-1], "--set", "joint.max_samples=100"]) == 0
     assert "H200" in capsys.readouterr().out
 
