@@ -81,6 +81,8 @@ class ServeSettings:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(t("cannot listen here"), where="--port", got=self.port, expected="0 ... 65535")
         if not self.is_local and not self.api_key:
             raise ConfigError(
                 t("an address that others can reach needs a key"),

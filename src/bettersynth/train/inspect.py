@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
 from bettersynth.core.sample import LLAVA_IMAGE, Conversation
 from bettersynth.models.family import IMAGE_MARKER, Processor, Rejected
+
+if TYPE_CHECKING:
+    from bettersynth.models.bagel.records import UnifiedExample
+    from bettersynth.models.bagel.tokens import BagelTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,29 @@ def loss_mask(conversation: Conversation, processor: Processor) -> LossMask:
         num_tokens=encoded.num_tokens,
         num_targets=sum(is_target for _, is_target in marked),
         num_image_tokens=encoded.num_tokens - len(encoded.input_ids) + num_markers,
+    )
+
+
+def unified_mask(example: UnifiedExample, tokenizer: BagelTokenizer) -> LossMask:
+    """A sample of joint training: its texts, and its pictures by what they are there for.
+
+    ``<seen>`` is a picture as the vision encoder sees it, ``<latents>`` one as clean latents, ``<drawn>`` one to be
+    drawn; texts and drawn pictures are what is learnt.
+    """
+    texts = iter(example.sample.text_ids)
+    pieces: list[tuple[str, bool]] = []
+    for item in example.sample.plan:
+        if item.type == "text":
+            pieces.append((tokenizer.decode(next(texts)), item.loss))
+        else:
+            seen = "<seen>" if item.type == "vit_image" else "<latents>"
+            pieces.append(("<drawn>" if item.loss else seen, item.loss))
+    return LossMask(
+        key=example.key,
+        pieces=tuple(pieces),
+        num_tokens=example.num_tokens,
+        num_targets=example.num_text_targets + example.num_image_targets,
+        num_image_tokens=example.num_vit + example.num_vae,
     )
 
 

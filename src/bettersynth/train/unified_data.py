@@ -313,8 +313,8 @@ def _check_bad(config: StageConfig, rows: int, bad: Sequence[RejectedRow], shown
         where=str(config.data),
         got="\n    ".join(lines),
         expected=t("at most {percent} % bad samples", percent=f"{100 * tolerated:g}"),
-        hint=t("do the pictures lie elsewhere? name their folder: --images DIR, or --image_root DIR")
-        if len(bad) == rows and all(item.reason == "bad_image" for item in bad)
+        hint=t("mend or remove these records; if the pictures lie elsewhere: --images DIR, or --image_root DIR")
+        if all(item.reason == "bad_image" for item in bad)
         else t("mend or remove these records; the forms are in sample_data_format.json"),
     )
 

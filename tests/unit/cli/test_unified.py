@@ -206,3 +206,15 @@ def test_the_folder_and_its_import_names(call: Any, tmp_path: Path, folder: Path
         [sys.executable, "train_unified_generation.py", "--bach_size", "1"], cwd=kit, capture_output=True, text=True
     )
     assert script.returncode == 2 and "did you mean '--batch_size'" in script.stderr
+
+
+def test_what_a_record_teaches_can_be_looked_at(call: Any, folder: Path) -> None:
+    words = ("inspect", "--mask", folder / "train.jsonl", "--model", folder / "model")
+    masks = call(*words, "--first", 12, "--json").data
+    assert len(masks) == 12 and all(mask["num_targets"] > 0 for mask in masks)
+    pieces = [piece for mask in masks for piece, _ in mask["pieces"]]
+    assert {"<seen>", "<drawn>"} <= set(pieces)
+    one = masks[3]
+    shown = call(*words, one["key"]).out
+    assert f"{one['key']}: {one['num_tokens']} tokens" in shown and "[[" in shown and "1 / 12" in shown
+    assert "did you mean" in call(*words, one["key"] + "x", expect=1).err

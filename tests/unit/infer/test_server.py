@@ -289,6 +289,8 @@ def test_the_command_serves_until_interrupted(bagel_folder, call, monkeypatch):
 
 
 def test_a_taken_port_is_told(server, inferencer):
+    with pytest.raises(ConfigError, match=r"0 \.\.\. 65535"):
+        ServeSettings(model="m", port=99999)
     with pytest.raises(DataError, match="cannot listen"):
         Server(ServeSettings(model="m", port=server.server_address[1]), inferencer)
 

@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``inspect``."""
     add = parser.add_argument
     add("what", nargs="*", metavar="DATASET ID", help=t("processed folder and row ids; with --mask only ids"))
-    add("--mask", type=Path, metavar="DATA.json", help=t("show the loss mask of training data in LLaVA form"))
+    add("--mask", type=Path, metavar="DATA.json", help=t("show the loss mask of training data"))
     add("--model", type=Path, metavar="DIR", help=t("checkpoint or model zoo whose tokenizer is used"))
     add("--images", type=Path, metavar="DIR", help=t("where picture paths start (default: beside the file)"))
-    add("--max-length", type=int, default=2048, metavar="N", help=t("longest sequence in tokens (default: 2048)"))
+    add("--max-length", type=int, metavar="N", help=t("longest sequence in tokens (default: 2048; BAGEL: 10240)"))
     add("--first", type=int, default=_SHOWN, metavar="N", help=t("samples shown when no id is given (default: 3)"))
     add("--json", action="store_true", help=t("print JSON"))
 
@@ -121,16 +121,18 @@ def _masks(args: argparse.Namespace) -> int:
 
     from bettersynth.core.errors import MissingExtraError
     from bettersynth.formats.llava import read_llava, to_conversation
-    from bettersynth.report.terminal import use_colour
 
     if args.model is None:
         raise ConfigError(t("{flag} needs {other}", flag="--mask", other="--model DIR"))
-    if args.max_length < 1:
+    if args.max_length is not None and args.max_length < 1:
         raise ConfigError(t("not a length"), where="--max-length", got=args.max_length)
+    if (args.model / "llm_config.json").is_file():
+        return _unified_masks(args)
+    args.max_length = args.max_length or 2048
     reading = read_llava(args.mask)
     records = _chosen(args, reading.records)
     try:
-        from bettersynth.train.inspect import loss_mask, render_mask
+        from bettersynth.train.inspect import loss_mask
 
         processor = _processor(args)
     except ModuleNotFoundError as error:
@@ -139,16 +141,7 @@ def _masks(args: argparse.Namespace) -> int:
     if args.json:
         print_json([asdict(mask) for mask in masks])
         return 0
-    for mask in masks:
-        print(render_mask(mask, is_coloured=use_colour()))
-        print()
-    counts = {
-        t("shown"): f"{len(masks)} / {len(reading.records)}",
-        t("tokens"): sum(mask.num_tokens for mask in masks),
-        t("image tokens"): sum(mask.num_image_tokens for mask in masks),
-        t("learnt"): sum(mask.num_targets for mask in masks),
-    }
-    print_facts(counts)
+    _show_masks(masks, len(reading.records))
     if reading.rejected:
         first = reading.rejected[0]
         print(
@@ -160,6 +153,50 @@ def _masks(args: argparse.Namespace) -> int:
             )
         )
     return 0
+
+
+def _unified_masks(args: argparse.Namespace) -> int:
+    """Records of joint training, as a BAGEL folder's sizes and tokenizer make them."""
+    from dataclasses import asdict
+
+    from bettersynth.core.errors import MissingExtraError
+
+    try:
+        from bettersynth.models.bagel.tokens import BagelTokenizer
+        from bettersynth.train.inspect import unified_mask
+        from bettersynth.train.unified_dataset import UnifiedGenerationDataset
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(t("showing loss masks"), "train", missing=error.name) from error
+    length = args.max_length or 10240
+    data = UnifiedGenerationDataset(
+        args.mask, args.model, image_root=args.images, max_sequence_length=length, max_bad_ratio=1.0
+    )
+    tokenizer = BagelTokenizer(args.model)
+    keys = [{"id": example.key, "row": row} for row, example in enumerate(data)]
+    masks = [unified_mask(data[item["row"]], tokenizer) for item in _chosen(args, keys)]
+    if args.json:
+        print_json([asdict(mask) for mask in masks])
+        return 0
+    _show_masks(masks, len(data))
+    for row in data.rejected:
+        print(t("record {row} ({key}): {detail}", row=row.row, key=row.key or "-", detail=row.detail))
+    return 0
+
+
+def _show_masks(masks: list[Any], total: int) -> None:
+    from bettersynth.report.terminal import use_colour
+    from bettersynth.train.inspect import render_mask
+
+    for mask in masks:
+        print(render_mask(mask, is_coloured=use_colour()))
+        print()
+    counts = {
+        t("shown"): f"{len(masks)} / {total}",
+        t("tokens"): sum(mask.num_tokens for mask in masks),
+        t("image tokens"): sum(mask.num_image_tokens for mask in masks),
+        t("learnt"): sum(mask.num_targets for mask in masks),
+    }
+    print_facts(counts)
 
 
 def _chosen(args: argparse.Namespace, records: list[dict[str, Any]]) -> list[dict[str, Any]]:

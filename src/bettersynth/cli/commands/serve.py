@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from bettersynth.cli.kinds import positive
 from bettersynth.core.errors import MissingExtraError
 from bettersynth.core.lang import t
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help=t("address to listen on (default: 127.0.0.1, this machine only)"))
     add("--port", type=int, default=8000, help=t("port; 0 takes a free one (default: 8000)"))
     add("--api-key", default="", help=t("key that clients must send (default: BETTERSYNTH_API_KEY)"))
-    add("--batch-size", type=int, default=8, help=t("requests answered together (default: 8)"))
+    add("--batch-size", type=positive, default=8, help=t("requests answered together (default: 8)"))
     add("--load-in", choices=("nf4", "int8"), default="", help=t("keep the decoder's weights in 4 or 8 bits"))
     add("--device", default="auto", help=t("auto, cpu, cuda or cuda:N"))
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
