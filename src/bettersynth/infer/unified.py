@@ -420,7 +420,7 @@ def rules_of(model: BagelModel) -> tuple[ResizeRule, ResizeRule]:
 
 
 def load_model(
-    folder: Path, *, device: str = "auto", dtype: str = "auto", weights: Path | None = None, load_in: str = ""
+    folder: Path | str, *, device: str = "auto", dtype: str = "auto", weights: Path | None = None, load_in: str = ""
 ) -> BagelModel:
     """A BAGEL model for inference.
 
@@ -439,5 +439,5 @@ def load_model(
 
     place, usual = choose_device(device)
     kind = usual if dtype == "auto" else getattr(torch, dtype)
-    model = load_checkpoint(folder, dtype=kind, weights=weights, load_in=load_in)
+    model = load_checkpoint(Path(folder), dtype=kind, weights=weights, load_in=load_in)
     return model.to(place).requires_grad_(False)

@@ -199,9 +199,7 @@ def _part(item: Any, where: str) -> Part:
     if isinstance(item, Part):
         return item
     if isinstance(item, Mapping):
-        is_own = item.get("role") == "assistant"
-        inner = item.get("content") if item.get("type", "text") == "text" else item.get("image_path", item.get("image"))
-        return replace(_part(inner, where), is_own=is_own)
+        return replace(_segment(item, where), is_own=item.get("role") == "assistant")
     if isinstance(item, (str, Image.Image)):
         return Part(item)
     if _is_ids(item):
@@ -211,6 +209,17 @@ def _part(item: Any, where: str) -> Part:
     raise DataError(
         t("neither a text nor a picture"), where=where, got=type(item).__name__, expected="str, PIL.Image, path, bytes"
     )
+
+
+def _segment(item: Mapping[str, Any], where: str) -> Part:
+    """A text or picture of a conversation record; a path stays a path, and is never taken for a text."""
+    kind = item.get("type", "text")
+    if kind not in ("text", "image"):
+        raise DataError(t("unsupported value"), where=f"{where} type", got=kind, expected="text | image")
+    if kind == "text":
+        return _part(item.get("content", item.get("text")), where)
+    picture = item.get("image_path", item.get("image"))
+    return _part(Path(picture) if isinstance(picture, str) else picture, where)
 
 
 def open_picture(source: bytes | Path, where: str) -> Image.Image:

@@ -216,6 +216,11 @@ def test_prompts_of_all_forms(tmp_path):
     parts = parts_of([*record, {"role": "assistant", "content": "yes"}, [1, 2], (tmp_path / "red.png").read_bytes()])
     assert [part.is_image for part in parts] == [False, True, False, False, True] and parts[2] == Part("yes", True)
     assert parts_of([1, 2]) == (Part((1, 2)),)
+    assert parts_of([{"type": "image", "image_path": str(tmp_path / "red.png")}])[0].is_image
+    with pytest.raises(DataError, match="image not found"):
+        parts_of([{"type": "image", "image_path": "gone.png"}])
+    with pytest.raises(DataError, match=r"text \| image"):
+        parts_of([{"type": "video", "image_path": "a.mp4"}])
     (tmp_path / "bad.png").write_bytes(b"no picture")
     for prompt, said in (
         ([tmp_path / "gone.png"], "image not found"),
@@ -231,7 +236,7 @@ def test_texts_need_a_tokenizer_and_models_an_autoencoder(bagel_folder):
     inferencer.tokenizer = None
     with pytest.raises(ConfigError, match="as ids"):
         inferencer.unified_generate("draw")
-    model = load_model(bagel_folder)
+    model = load_model(str(bagel_folder))
     model._autoencoder = []
     with pytest.raises(ConfigError, match="no autoencoder"):
         InterleaveInferencer(model)
@@ -345,6 +350,8 @@ def test_mistakes_of_the_command(bagel_folder, tmp_path, call):
     assert "image not found" in gone and "--image" in gone
     assert "nothing was asked" in call("generate", "--model", bagel_folder, "", expect=2).err
     assert "model folder not found" in call("generate", "--model", tmp_path / "gone", "a", "--plan", expect=1).err
+    for command in (("chat",), ("eval", "mmbench", "--checkpoint")):
+        assert "use bettersynth generate" in call(*command, bagel_folder, expect=1).err
     (tmp_path / "taken").write_text("")
     words = ("generate", "--model", bagel_folder, "a", "--steps", 2, "-o", tmp_path / "taken")
     assert "cannot write the file" in call(*words, expect=1).err

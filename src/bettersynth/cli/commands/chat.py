@@ -70,8 +70,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _checked(args: argparse.Namespace) -> dict[str, Any]:
     if not (args.checkpoint / "config.json").is_file():
+        is_bagel = (args.checkpoint / "llm_config.json").is_file()
         raise DataError(
-            t("no checkpoint here"), where=str(args.checkpoint), expected=t("a folder with {name}", name="config.json")
+            t("no checkpoint here"),
+            where=str(args.checkpoint),
+            expected=t("a folder with {name}", name="config.json"),
+            hint=t("this is a BAGEL folder: use bettersynth generate, serve and metrics") if is_bagel else None,
         )
     if args.image is not None and not args.image.is_file():
         raise DataError(t("image not found"), where=str(args.image))

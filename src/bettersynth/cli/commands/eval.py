@@ -70,7 +70,9 @@ def _checkpoint(args: argparse.Namespace) -> tuple[Path, str]:
             where=str(folder),
             got=", ".join(there) or t("none"),
             expected=t("a folder with {name}", name="config.json"),
-            hint=t("train one with: bettersynth train, or bettersynth run train_only"),
+            hint=t("this is a BAGEL folder: use bettersynth generate, serve and metrics")
+            if (folder / "llm_config.json").is_file()
+            else t("train one with: bettersynth train, or bettersynth run train_only"),
         )
     _refuse_projector(folder)
     return folder, folder.resolve().name
