@@ -6,6 +6,7 @@ Data and models come by path: WordNet for METEOR, an encoder for BERTScore. Noth
 from __future__ import annotations
 
 import importlib
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ WORDNET_FILES = (
     *("data.noun", "data.verb", "data.adj", "data.adv", "noun.exc", "verb.exc", "adj.exc", "adv.exc"),
 )
 """What NLTK reads of a WordNet 3 folder; a file that is not needed for synonyms may be empty."""
+
+_HAN = re.compile("([\u3400-\u9fff\uf900-\ufaff])")
+"""Chinese is written without spaces; its metrics are usual over single characters, as sacreBLEU's ``zh`` has them."""
 
 METRICS = ("bleu", "rouge", "meteor", "bertscore")
 _BERT_BATCH = 32
@@ -65,8 +69,22 @@ def check_texts(predictions: Sequence[str], references: Sequence[Sequence[str]])
         raise DataError(t("a question has no reference answer"), where=", ".join(without[:5]))
 
 
+def _has_han(references: Sequence[Sequence[str]]) -> bool:
+    return any(_HAN.search(text) for texts in references for text in texts)
+
+
+class _HanTokenizer:
+    """rouge-score's tokenizer (lower case, Latin letters and digits) with each Chinese character a token, too."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Tokens of a text."""
+        return re.findall(f"[a-z0-9]+|{_HAN.pattern}".replace("(", "(?:"), text.lower())
+
+
 def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> TextScore:
     """Corpus BLEU-4 by sacreBLEU, 0-100, with its signature; references may differ in number.
+
+    Its tokenizer is ``13a``, and ``zh`` if a reference holds Chinese.
 
     Source: Papineni et al. 2002; Post 2018, arXiv:1804.08771.
     """
@@ -74,7 +92,7 @@ def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Tex
     check_texts(predictions, references)
     most = max(len(texts) for texts in references)
     columns = [[texts[i] if i < len(texts) else None for texts in references] for i in range(most)]
-    scorer = sacrebleu.metrics.BLEU()
+    scorer = sacrebleu.metrics.BLEU(tokenize="zh" if _has_han(references) else "13a")
     found = scorer.corpus_score(list(predictions), columns)
     return TextScore("bleu", float(found.score), 100.0, (), f"sacrebleu {scorer.get_signature()}")
 
@@ -84,14 +102,19 @@ def rouge(
 ) -> list[TextScore]:
     """ROUGE-1, ROUGE-2 and ROUGE-L F1 by rouge-score, 0-1; of several references the best counts.
 
-    Source: Lin 2004. The tokenizer keeps Latin letters and digits only: other scripts score 0.
+    Source: Lin 2004. The tokenizer keeps Latin letters and digits, and Chinese characters where a reference holds any;
+    other scripts score 0.
     """
     package = _package("rouge_score.rouge_scorer")
     check_texts(predictions, references)
     kinds = ("rouge1", "rouge2", "rougeL")
-    scorer = package.RougeScorer(list(kinds), use_stemmer=use_stemmer)
+    is_chinese = _has_han(references)
+    scorer = package.RougeScorer(
+        list(kinds), use_stemmer=use_stemmer, tokenizer=_HanTokenizer() if is_chinese else None
+    )
     found = [scorer.score_multi(list(r), p) for p, r in zip(predictions, references, strict=True)]
-    settings = f"rouge-score {_version('rouge-score')}, F1, stemmer {'on' if use_stemmer else 'off'}"
+    stemmer = "Chinese characters and words" if is_chinese else f"stemmer {'on' if use_stemmer else 'off'}"
+    settings = f"rouge-score {_version('rouge-score')}, F1, {stemmer}"
     values = {kind: tuple(float(scores[kind].fmeasure) for scores in found) for kind in kinds}
     return [TextScore(kind, _mean(values[kind]), 1.0, values[kind], settings) for kind in kinds]
 
@@ -111,7 +134,11 @@ def meteor(predictions: Sequence[str], references: Sequence[Sequence[str]], *, w
     """
     nltk_meteor = _package("nltk.translate.meteor_score")
     check_texts(predictions, references)
-    words, tokens = read_wordnet(wordnet), _package("nltk.tokenize").wordpunct_tokenize
+    words, split = read_wordnet(wordnet), _package("nltk.tokenize").wordpunct_tokenize
+
+    def tokens(text: str) -> list[str]:
+        return list(split(_HAN.sub(r" \1 ", text)))
+
     found = tuple(
         float(nltk_meteor.meteor_score([tokens(text) for text in texts], tokens(prediction), wordnet=words))
         for prediction, texts in zip(predictions, references, strict=True)

@@ -110,6 +110,16 @@ def test_meteor_counts_words_stems_and_synonyms(tmp_path):
     assert other.value == pytest.approx(f_mean * (1 - 0.5 * (2 / 2) ** 3))
 
 
+def test_chinese_counts_by_characters():
+    pytest.importorskip("sacrebleu")
+    pytest.importorskip("rouge_score")
+    said, wanted = ["草地上有一只红色的猫 GO"], [["草地上有一只蓝色的猫 GO"]]
+    assert bleu(wanted[0], wanted).value == pytest.approx(100.0) and "tok:zh" in bleu(said, wanted).settings
+    one, two, longest = rouge(said, wanted)
+    assert one.value == longest.value == pytest.approx(10 / 11) and two.value == pytest.approx(8 / 10)
+    assert "Chinese" in one.settings and "tok:13a" in bleu(SAID, WANTED).settings
+
+
 def test_meteor_without_wordnet_says_what_is_missing(tmp_path):
     pytest.importorskip("nltk")
     with pytest.raises(DataError, match=r"data\.noun"):
