@@ -43,6 +43,8 @@ PART = "bagel_comparison"
 """Folder below the workspace that holds all of it."""
 RECORDS = "records.jsonl"
 _START = "none"
+_SETTINGS = {**CONTINUED, "lr": 3e-4}
+"""Of the trainings: a rate at which captions matter."""
 _SIGNS = "text"
 """The category that is left out: so small a model draws no word that can be read, whatever it is trained on."""
 _CHANCE = "an empty picture"
@@ -101,7 +103,7 @@ class DrawingTrial:
                 "records": None if records is None else digest_file(records),
                 "prompts": [asdict(prompt) for prompt in self.prompts],
                 "amounts": [self.samples, self.points],
-                "settings": [CONTINUED, scores.DRAWING],
+                "settings": [_SETTINGS, scores.DRAWING],
             }
         )
 
@@ -140,7 +142,7 @@ class DrawingTrial:
         from bettersynth.train.stages import run_stage
 
         places = {"data": records, "image_root": self.images, "init_from": self.start, "feature_cache": self.cache}
-        changed = {**CONTINUED, **places, "samples_seen": self.samples, "seed": seed}
+        changed = {**_SETTINGS, **places, "samples_seen": self.samples, "seed": seed}
         return run_stage(stage_settings(load_preset("bagel_demo"), 2, changed), out=out, progress=Callback())
 
     def _draw(self, model: Path, seed: int, folder: Path) -> tuple[Artifact, StageCost]:
