@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,8 +17,8 @@ from bettersynth.core.lang import t
 from bettersynth.formats.pictures import PictureFolder
 
 KEY = "__key__"
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_TEXTS = ("txt", "text", "caption")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+TEXTS = ("txt", "text", "caption")
 
 
 def read_webdataset(
@@ -31,24 +33,64 @@ def read_webdataset(
     """
     row: dict[str, Any] = {}
     try:
-        with tarfile.open(path, "r|*") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, ending = name.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if row and row[KEY] != key:
-                    yield _finish(row, image_key)
-                    row = {}
+        for key, ending, data in _members(path):
+            if row and row[KEY] != key:
+                yield _finish(row, image_key)
+                row = {}
+            if data is not None:
                 row.setdefault(KEY, key)
-                handle = archive.extractfile(member)
-                data = handle.read() if handle is not None else b""
-                _take(row, key, ending.lower(), data, pictures, text_key, image_key)
-    except (OSError, tarfile.TarError, orjson.JSONDecodeError, UnicodeDecodeError) as error:
+                _take(row, key, ending, data, pictures, text_key, image_key)
+    except (orjson.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(t("cannot read the data file"), where=str(path), got=str(error)) from error
     if row:
         yield _finish(row, image_key)
+
+
+def read_samples(path: Path) -> Iterator[tuple[str, list[tuple[str, bytes | None]]]]:
+    """Samples of a tar file, each as its key and its members in order: endings (``json``, ``0.png``) and bytes.
+
+    A member that is a link has no bytes: links are never followed.
+
+    Raises:
+        DataError: not a tar file, or a part of one.
+    """
+    for key, members in groupby(_members(path), key=itemgetter(0)):
+        yield key, [(ending, data) for _, ending, data in members]
+
+
+def _members(path: Path) -> Iterator[tuple[str, str, bytes | None]]:
+    """Key, ending in small letters and bytes of files and links; hidden files (``._0001.json``) have no key."""
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, ending = name.partition(".")
+                if not stem or not (member.isfile() or member.issym() or member.islnk()):
+                    continue
+                handle = archive.extractfile(member) if member.isfile() else None
+                key = f"{folder}/{stem}" if folder else stem
+                yield key, ending.lower(), handle.read() if handle is not None else None
+            is_whole = _ends(archive)
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(t("cannot read the data file"), where=str(path), got=str(error)) from error
+    if not is_whole:
+        raise DataError(
+            t("the archive is cut off, or goes on after its end"),
+            where=str(path),
+            hint=t("fetch or pack it again; several archives are several files"),
+        )
+
+
+def _ends(archive: tarfile.TarFile) -> bool:
+    """Whether the last member is followed by the mark of the end and nothing else: ``tarfile`` does not tell."""
+    stream = archive.fileobj
+    assert stream is not None
+    if stream.tell() != archive.offset + tarfile.BLOCKSIZE:
+        return False
+    while rest := stream.read(1 << 20):
+        if rest.strip(b"\0"):
+            return False
+    return True
 
 
 def _take(
@@ -59,9 +101,9 @@ def _take(
         for name, value in record.items() if isinstance(record, dict) else ():
             if name != image_key or not row.get("__pictures__"):
                 row.setdefault(name, value)
-    elif ending in _TEXTS:
+    elif ending in TEXTS:
         row[text_key] = data.decode("utf-8")
-    elif f".{ending}".endswith(_PICTURES):
+    elif f".{ending}".endswith(PICTURES):
         place = pictures.save(f"{key}.{ending}".rpartition(".")[0], data, "." + ending.rpartition(".")[2])
         row.setdefault("__pictures__", []).append(place)
     else:
