@@ -278,7 +278,9 @@ class StageConfig(BaseModel):
     @property
     def images(self) -> Path:
         """The folder that image paths are relative to."""
-        return self.image_root if self.image_root is not None else self.data.parent
+        if self.image_root is not None:
+            return self.image_root
+        return self.data if self.data.is_dir() else self.data.parent
 
     def with_devices(self, devices: int) -> StageConfig:
         """The same stage with accumulation and global batch filled in for a number of devices.

@@ -7,6 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+from bettersynth.core.errors import DataError
+from bettersynth.core.fingerprint import digest_bytes
+from bettersynth.core.lang import t
 
 _MAGIC = (
     (b"\xff\xd8\xff", ".jpg"),
@@ -75,6 +80,39 @@ class PictureFolder:
                 yield self.save(f"{number:08d}-{place}", entry["bytes"])
             else:
                 yield str(entry.get("path") or "")
+
+
+def picture_cache(file: Path) -> Path:
+    """Where :func:`keep_picture` puts what a file holds: ``pictures`` of BETTERSYNTH_CACHE, or a folder beside it."""
+    shared = os.environ.get("BETTERSYNTH_CACHE")
+    return (Path(shared) / "pictures" if shared else file.parent / ".pictures").absolute()
+
+
+def keep_picture(folder: Path, data: bytes) -> Path:
+    """Write a picture under the digest of its bytes, unless it is there; no name of a data file becomes a path.
+
+    Raises:
+        DataError: the folder cannot be written to, or the disk is full.
+    """
+    digest = digest_bytes(data)
+    path = folder / digest[:2] / f"{digest}{suffix_of(data)}"
+    temp = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        if not path.is_file() or path.stat().st_size != len(data):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temp.write_bytes(data)
+                temp.replace(path)
+            finally:
+                temp.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            t("cannot write the pictures that the data file holds"),
+            where=str(folder),
+            got=error.strerror or str(error),
+            hint=t("name a folder with free space: BETTERSYNTH_CACHE=FOLDER"),
+        ) from error
+    return path
 
 
 def _holds_bytes(value: Any) -> bool:

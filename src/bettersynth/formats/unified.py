@@ -1,6 +1,6 @@
 """Records of unified generation: texts and pictures in order, said by a user or learnt from an assistant.
 
-Two forms of one record, one JSON object each, in a ``.json`` list or in JSON lines:
+Two forms of one record, one JSON object each; :mod:`unified_files <bettersynth.formats.unified_files>` reads files:
 
 * a conversation: ``{"conversations": [{"role", "type": "text", "content"}, {"role", "type": "image", "image_path"}]}``;
   describing, asking, drawing, editing and interleaved records are all of this form;
@@ -12,8 +12,7 @@ what the assistant says or shows.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from bettersynth.core.errors import BetterSynthError, DataError
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
 from bettersynth.core.sample import LLAVA_IMAGE, Conversation, ImageRef, Segment
-from bettersynth.formats.jsonl import BadLine, read_rows
 
 ROLES = ("system", "user", "assistant")
 TARGET_ROLE = "assistant"
@@ -31,9 +29,6 @@ _LLAVA_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant"
 _TURN_KEYS = ("role", "type", "content", "image_path")
 _PAIR_KEYS = ("text_prompt", "image_path")
 _KNOWN_KEYS = ("id", "conversations", *_PAIR_KEYS, "image", "meta")
-
-
-_ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".jsonl.zst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,47 +56,6 @@ class BadRecord:
     def reason(self) -> str:
         """All mistakes in one line."""
         return "; ".join(problem.line() for problem in self.problems)
-
-
-def read_unified(path: Path) -> list[Conversation | BadRecord]:
-    """Every record of a ``.json``, ``.jsonl``, ``.jsonl.gz`` or ``.jsonl.zst`` file in its place, good or bad.
-
-    Raises:
-        DataError: the file is missing or cannot be read at all.
-    """
-    return [
-        BadRecord(row, value.id, (Problem(f"line {value.line}", value.reason, t("write one JSON object per record")),))
-        if isinstance(value, BadLine)
-        else parse_record(value, row)
-        for row, value in enumerate(_raw(path))
-    ]
-
-
-def _raw(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        message = t("a folder, not a file of records") if path.is_dir() else t("data file not found")
-        raise DataError(message, where=str(path), expected=", ".join(_ENDINGS))
-    if not path.name.endswith(_ENDINGS):
-        raise DataError(
-            t("records of texts and pictures are not read from such a file"),
-            where=str(path),
-            expected=", ".join(_ENDINGS),
-            hint=t("Parquet of the original trainer becomes records with: bettersynth convert bagel-groups --help"),
-        )
-    if path.suffix != ".json":
-        yield from (value for _, value in read_rows(path))
-        return
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise DataError(
-            t("not valid JSON: {error}", error=error),
-            where=str(path),
-            hint=t("a file with one object per line is called .jsonl"),
-        ) from error
-    if not isinstance(data, list):
-        raise DataError(t("not a JSON list"), where=str(path), got=type(data).__name__, expected="[{...}, ...]")
-    yield from data
 
 
 def parse_record(record: Any, row: int = 0) -> Conversation | BadRecord:

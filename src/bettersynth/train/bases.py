@@ -76,13 +76,24 @@ def start_digests(config: StageConfig, *, data: bool = True) -> dict[str, str]:
 
 
 def _data_digest(config: StageConfig) -> str:
-    """Digest of the data file; of a mixture, of its text and of all the files in it."""
-    own = _file_digest(config.data)
-    if config.unified is None or config.data.suffix not in (".yaml", ".yml"):
-        return own
+    """Digest of the data file; of a folder, of its shards by name; of a mixture, of its text and all that is in it."""
+    if config.unified is None:
+        return _file_digest(config.data)
+    if config.data.suffix not in (".yaml", ".yml"):
+        return _records_digest(config.data)
     from bettersynth.train.unified_data import read_sources
 
-    return digest_json([own, *(digest_file(source.data) for source in read_sources(config.data, config.images))])
+    own = _file_digest(config.data)
+    return digest_json([own, *(_records_digest(source.data) for source in read_sources(config.data, config.images))])
+
+
+def _records_digest(path: Path) -> str:
+    from bettersynth.formats.unified_files import record_files
+
+    files = record_files(path)
+    if files == [path]:
+        return digest_file(path)
+    return digest_json([[file.relative_to(path).as_posix(), digest_file(file)] for file in files])
 
 
 def _file_digest(path: Path) -> str:

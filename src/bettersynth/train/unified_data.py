@@ -15,7 +15,8 @@ from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors,
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
 from bettersynth.core.sample import Conversation, ImageRef
-from bettersynth.formats.unified import BadRecord, Problem, read_unified
+from bettersynth.formats.unified import BadRecord, Problem
+from bettersynth.formats.unified_files import read_records, record_files
 from bettersynth.media.header import read_header
 from bettersynth.models.bagel.processor import UnifiedProcessor
 from bettersynth.models.bagel.records import UnifiedExample
@@ -30,7 +31,7 @@ _SOURCE_KEYS = ("data", "weight", "image_root", "max_samples")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One data file of a mixture.
+    """One data file of a mixture, or a folder of shards.
 
     Attributes:
         weight: share of the samples shown; None shows every sample equally often.
@@ -68,9 +69,13 @@ def read_sources(data: Path, image_root: Path) -> list[Source]:
             problems.append(problem)
             continue
         path = data.parent / item["data"]
-        root = data.parent / item["image_root"] if item.get("image_root") else path.parent
-        if not path.is_file():
-            problems.append(DataError(t("data file not found"), where=where, got=path))
+        beside = path if path.is_dir() else path.parent
+        root = data.parent / item["image_root"] if item.get("image_root") else beside
+        try:
+            record_files(path)
+        except DataError as error:
+            told = {"expected": error.expected, "hint": error.hint}
+            problems.append(DataError(error.message, where=where, got=error.got or path, **told))
         weight = None if item.get("weight") is None else float(item["weight"])
         found.append(Source(path, root, weight, item.get("max_samples")))
     if not problems and len({source.weight is None for source in found}) > 1:
@@ -97,17 +102,17 @@ def _source_problem(item: Any, where: str) -> ConfigError | None:
 
 
 def check_file(path: Path, *, image_root: Path | None = None) -> list[BadRecord]:
-    """All records of a file that cannot be used, missing and damaged pictures included.
+    """All records of a file, or of a folder of shards, that cannot be used; missing and damaged pictures included.
 
     Args:
-        image_root: folder that picture paths start from; the file's own by default.
+        image_root: folder that picture paths start from; the data's own by default.
     """
-    root = path.parent if image_root is None else image_root
+    root = image_root if image_root is not None else path if path.is_dir() else path.parent
     seen: dict[str, str | None] = {}
     found: list[BadRecord] = []
-    for row, item in enumerate(read_unified(path)):
+    for row, (label, item) in enumerate(read_records(path)):
         if isinstance(item, BadRecord):
-            found.append(item)
+            found.append(BadRecord(row, f"{label}{item.id}", item.problems))
             continue
         problems = []
         for image in item.images:
@@ -120,7 +125,7 @@ def check_file(path: Path, *, image_root: Path | None = None) -> list[BadRecord]
             if seen[image.path]:
                 problems.append(picture_problem(image.path, str(seen[image.path]), root))
         if problems:
-            found.append(BadRecord(row, item.id, tuple(problems)))
+            found.append(BadRecord(row, f"{label}{item.id}", tuple(problems)))
     return found
 
 
@@ -272,20 +277,20 @@ def prepare_unified(config: StageConfig, processor: UnifiedProcessor) -> Unified
     rejected: list[RejectedRow] = []
     rows = chosen_rows = 0
     for group, source in enumerate(sources):
-        records = read_unified(source.data)
+        records = list(read_records(source.data))
         limits = (source.max_samples, config.max_samples if len(sources) == 1 else None)
         limit = min((n for n in limits if n is not None), default=None)
         chosen = sorted(choose_rows(len(records), limit, config.sample_seed))
-        label = "" if len(sources) == 1 else f"{source.data.name}:"
         for row in chosen:
-            record = records[row]
+            shard, record = records[row]
             if len(sources) > 1 and isinstance(record, Conversation):
                 record = _rooted(record, source.image_root)
             outcome = record if isinstance(record, BadRecord) else processor.encode(record)
             if isinstance(outcome, UnifiedExample):
                 store.add_unified(outcome, rows + row, group)
             else:
-                rejected.append(_rejected(outcome, rows + row, label))
+                label = "" if len(sources) == 1 else f"{source.data.name}:"
+                rejected.append(_rejected(outcome, rows + row, f"{label}{shard}"))
         rows += len(records)
         chosen_rows += len(chosen)
     cut = [example.num_cut for example in store if example.num_cut]

@@ -28,9 +28,10 @@ class UnifiedGenerationDataset:
     loaded but those of the autoencoder, and these only when the first picture is to be drawn.
 
     Args:
-        data_path: ``.json``, ``.jsonl`` (also ``.gz``, ``.zst``), or a mixture (``.yaml``).
+        data_path: ``.json``, ``.jsonl`` (also ``.gz``, ``.zst``), ``.parquet``, WebDataset ``.tar``, a folder of
+            shards of the last two, or a mixture (``.yaml``).
         model_path: BAGEL folder; its sizes and tokenizer are used.
-        image_root: folder of the pictures; that of the data file by default.
+        image_root: folder of the pictures that the data does not hold; that of the data by default.
         max_sequence_length: longer records are cut at a segment's border, and counted.
         settings: sizes, dropout and the like; defaults as in training.
         max_bad_ratio: more bad records than this share are an error that lists them.

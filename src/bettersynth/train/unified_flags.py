@@ -35,7 +35,13 @@ class Flag:
 
 FLAGS = (
     Flag("model_path", "init_from", "path", None, "folder of the model to start from"),
-    Flag("train_data_path", "data", "path", None, "records (.json, .jsonl) or a mixture of files (.yaml)"),
+    Flag(
+        "train_data_path",
+        "data",
+        "path",
+        None,
+        "records (.json, .jsonl, .parquet, .tar, a folder) or a mixture (.yaml)",
+    ),
     Flag("val_data_path", "val_data", "path", None, "validation records; the best checkpoint is kept in best/"),
     Flag("image_root", "image_root", "path", None, "folder of the pictures (default: that of the data file)"),
     Flag("output_dir", "out", "path", None, "folder of the result"),
@@ -189,6 +195,8 @@ def _path_problems(values: Mapping[str, Any]) -> list[BetterSynthError]:
             problems.append(DataError(t("folder not found"), where=f"--{name}", got=path))
         elif name == "deepspeed" and not path.is_file():
             problems.append(DataError(t("not found"), where="--deepspeed", got=path))
+        elif name in ("train_data_path", "val_data_path") and path.is_dir():
+            continue  # shards; what is not right with them is told when they are read
         elif name not in ("image_root", "deepspeed") and not path.is_file():
             problems.append(DataError(t("data file not found"), where=f"--{name}", got=path))
     return problems

@@ -123,7 +123,7 @@ def test_plain_pairs_become_rows_and_what_is_no_pair_is_set_aside(call, tmp_path
 
 
 def test_captioned_pictures_become_records_that_are_drawn(call, seed, tmp_path):
-    from bettersynth.formats.unified import read_unified
+    from bettersynth.formats.unified_files import read_unified
 
     out = tmp_path / "drawing.jsonl"
     facts = call("convert", "llava-to-t2i", "--input", seed / "stage_1.json", "--output", out, "--json").data

@@ -10,7 +10,8 @@ import pytest
 
 from bettersynth.core.errors import DataError
 from bettersynth.core.sample import Conversation
-from bettersynth.formats.unified import BadRecord, parse_record, read_unified
+from bettersynth.formats.unified import BadRecord, parse_record
+from bettersynth.formats.unified_files import read_unified
 from bettersynth.formats.unified_schema import record_schema, sample_data_format, sample_records
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -107,9 +108,9 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         read_unified(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="a folder"):
         read_unified(tmp_path)
-    (tmp_path / "d.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"not read from such a file[^$]*bagel-groups"):
-        read_unified(tmp_path / "d.parquet")
+    (tmp_path / "d.csv").write_text("text_prompt,image_path")
+    with pytest.raises(DataError, match=r"not read from such a file[^$]*\.parquet, \.tar"):
+        read_unified(tmp_path / "d.csv")
     (tmp_path / "d.json").write_text('{"text_prompt": "x"}')
     with pytest.raises(DataError, match="not a JSON list"):
         read_unified(tmp_path / "d.json")
