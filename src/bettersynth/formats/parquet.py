@@ -1,9 +1,8 @@
-"""Parquet files of rows, read in batches and written with zstd."""
+"""Parquet files of rows, read in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +42,3 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(t("cannot read the data file"), where=str(path), got=str(error).splitlines()[0])
-
-
-def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], *, schema: pa.Schema | None = None) -> int:
-    """Write rows (whole file or nothing); the schema comes from the first rows unless given. Returns their number."""
-    iterator = iter(rows)
-    first = list(islice(iterator, _ROWS))
-    table = pa.Table.from_pylist(first, schema=schema)
-    temp = path.with_name(f".{path.name}.tmp")
-    count = len(first)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(temp, table.schema, compression="zstd") as writer:
-            writer.write_table(table)
-            while more := list(islice(iterator, _ROWS)):
-                writer.write_table(pa.Table.from_pylist(more, schema=table.schema))
-                count += len(more)
-        temp.replace(path)
-    except OSError as error:
-        raise DataError(t("cannot write the file"), where=str(path), got=error.strerror or str(error)) from error
-    finally:
-        temp.unlink(missing_ok=True)
-    return count

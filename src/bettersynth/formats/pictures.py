@@ -44,8 +44,13 @@ class PictureFolder:
     """Folder of the data file: pictures that a row with encoded ones names by path lie there."""
 
     def save(self, stem: str, data: bytes, suffix: str = "") -> str:
-        """Write one picture (whole or not at all) and return its path as rows write it."""
+        """Write one picture (whole or not at all) and return its path as rows write it.
+
+        A stem that is no plain file name is told apart from one that looks like it by a part of its digest.
+        """
         clean = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
+        if clean != stem:
+            clean = f"{clean}-{digest_bytes(stem.encode('utf-8', 'surrogatepass'))[:8]}"
         path = self.root / self.name / f"{clean}{suffix or suffix_of(data)}"
         path.parent.mkdir(parents=True, exist_ok=True)
         temp = path.with_name(f".{path.name}.{os.getpid()}")

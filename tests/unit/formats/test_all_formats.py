@@ -316,3 +316,11 @@ def test_other_places_go_through_fsspec(tmp_path: Path) -> None:
     memory.pipe("/pool/rows.jsonl", _lines(ROWS))
     process(recipe(tmp_path, dataset_path="memory://pool/rows.jsonl"), out=tmp_path / "o", workers=1)
     assert len(result(tmp_path / "o")) == 3
+
+
+def test_names_that_look_alike_once_cleaned_stay_two_pictures(tmp_path: Path) -> None:
+    folder = PictureFolder(tmp_path, "pictures")
+    places = [folder.save(stem, stem.encode(), ".png") for stem in ("a/b", "a_b", "a b", "../a")]
+    assert places[1] == "pictures/a_b.png" and len(set(places)) == 4
+    assert [(tmp_path / place).read_bytes() for place in places] == [b"a/b", b"a_b", b"a b", b"../a"]
+    assert {(tmp_path / place).resolve().parent for place in places} == {(tmp_path / "pictures").resolve()}

@@ -5,14 +5,21 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from bettersynth.core.errors import ConfigErrors
-from bettersynth.formats.parquet import write_parquet
 from bettersynth.train.bagel_groups import import_groups
 from bettersynth.train.unified_data import check_file, read_sources
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 def _png(colour: str) -> bytes:

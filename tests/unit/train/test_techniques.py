@@ -21,6 +21,7 @@ from bettersynth.train.prepare import build_processor
 from bettersynth.train.preset import load_preset, stage_settings
 from bettersynth.train.stages import run_stage
 from bettersynth.train.technique import TECHNIQUES, technique_settings
+from bettersynth.train.techniques import curriculum
 from bettersynth.train.trainer import Trainer
 
 ZOO = Path(__file__).parents[2] / "golden" / "data" / "mgm_a" / "model_zoo"
@@ -154,6 +155,14 @@ def test_curriculum_by_a_field_of_the_records(mgm_data: Path, tmp_path: Path) ->
     trainer = trainer_for(mgm_data, {"curriculum": {"by": "score", "field": "quality"}}, tmp_path, **changes)
     first = trainer.techniques.order(trainer.order)[:6]
     assert sorted(first) == [18, 19, 20, 21, 22, 23]
+
+
+def test_curriculum_reads_the_field_of_json_lines_too(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(json.dumps({"id": str(n), "quality": n / 2}) for n in range(4)) + "\n")
+    assert curriculum._field(path, "quality", [3, 0]) == [1.5, 0.0]
+    with pytest.raises(ConfigError, match="JSON-lines"):
+        curriculum._field(tmp_path / "data.tar", "quality", [0])
 
 
 def test_loss_sampling_shows_what_is_hard_more_often(mgm_data: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bettersynth.core.errors import DataError
+from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.train.technique import Technique, TechniqueRun, start_losses
 
@@ -87,7 +87,14 @@ class Curriculum(Technique):
 
 
 def _field(path: Path, field: str, rows: list[int]) -> list[float]:
-    records = json.loads(path.read_bytes())
+    if path.suffix not in (".json", ".jsonl"):
+        raise ConfigError(
+            t("the field '{field}' is read from a JSON or JSON-lines file", field=field),
+            where=str(path),
+            hint=t("convert the data, or use by: length or by: loss"),
+        )
+    data = path.read_bytes()
+    records = json.loads(data) if path.suffix == ".json" else [json.loads(line) for line in data.splitlines() if line]
     values = [records[row].get(field) for row in rows]
     wrong = [records[row].get("id", row) for row, v in zip(rows, values, strict=True) if not isinstance(v, int | float)]
     if wrong:
