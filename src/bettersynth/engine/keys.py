@@ -97,15 +97,24 @@ def _source(module: str) -> str:
         return ""
 
 
-def _with_contents(value: object) -> object:
-    """A parameter as it is; of one that names a file with a suffix, also the file's size and digest."""
-    if not isinstance(value, str) or not 0 < len(Path(value).suffix) < 8:
+def _with_contents(name: str, value: object) -> object:
+    """A parameter as it is; where it names a file, or a folder of word lists, with what is in it.
+
+    Folders that an operator writes to never count.
+    """
+    if isinstance(value, list | tuple):
+        return [_with_contents(name, item) for item in value]
+    if not isinstance(value, str) or not value:
         return value
-    path = Path(value).expanduser()
     try:
-        return [value, path.stat().st_size, _sample(path)] if path.is_file() else value
-    except OSError:  # a text that is no path, or a file that may not be read: the operator will say so
-        return value
+        path = Path(value).expanduser()
+        if path.is_file():
+            return [value, path.stat().st_size, _sample(path)]
+        if name.endswith("words_dir"):
+            return [value, [[file.name, _sample(file)] for file in sorted(path.glob("*.json"))]]
+    except (OSError, RuntimeError, ValueError):  # a text that is no path, or a file that may not be read
+        pass
+    return value
 
 
 def phase_key(
@@ -124,7 +133,7 @@ def phase_key(
         value = getattr(operator, field.name)
         if field.name not in without:
             is_model = field.name in operator.models and value is not None
-            params[field.name] = digests[value] if is_model else _with_contents(value)
+            params[field.name] = digests[value] if is_model else _with_contents(field.name, value)
     return digest_json(
         [kind, operator.name, type(operator).version, params, _code_digest(type(operator).__module__), seed]
     )

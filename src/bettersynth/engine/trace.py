@@ -7,6 +7,7 @@ all shards between the stream's schema and its end.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.core.sample import RowKey
-from bettersynth.engine.arrow_files import STREAM_END, damaged, message, write_whole
+from bettersynth.engine.arrow_files import STREAM_END, message, write_whole
 from bettersynth.ops.base import ID, IMAGES, KEY, STATS, Batch
 
 TRACE_FILE = "trace.arrows"
@@ -207,6 +208,8 @@ class Writer:
         """Write the end of the file."""
         with self._writing():
             self._handle.write(STREAM_END)
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
             self._handle.close()
 
     def abandon(self) -> None:
@@ -266,17 +269,11 @@ def _events(folder: Path, wanted: Callable[[Batch], Any]) -> Iterator[dict[str, 
             hint=t("name a folder that bettersynth process has made"),
         )
     with contextlib.ExitStack() as stack:
-        mapped = stack.enter_context(pa.memory_map(str(path)))
-        if (
-            mapped.size() < len(STREAM_END)
-            or mapped.read_at(len(STREAM_END), mapped.size() - len(STREAM_END)) != STREAM_END
-        ):
-            raise damaged(path)  # a stream that is cut between two messages can be read without an error
-        file = pa.ipc.open_stream(mapped)
-        stats = folder / ((file.schema.metadata or {}).get(_STATS, b"").decode() or TRACE_FILE)
+        schema, batches = _open(path, stack)
+        stats = folder / ((schema.metadata or {}).get(_STATS, b"").decode() or TRACE_FILE)
         has_stats = stats.name != TRACE_FILE and stats.is_file()
         lines: Iterator[bytes] = stack.enter_context(stats.open("rb")) if has_stats else iter(())
-        for batch in file:
+        for batch in batches:
             is_kept = pc.equal(batch.column("action"), "kept").to_numpy(zero_copy_only=False)
             beside = list(islice(lines, int(is_kept.sum())))
             mask = wanted(batch)
@@ -289,6 +286,31 @@ def _events(folder: Path, wanted: Callable[[Batch], Any]) -> Iterator[dict[str, 
                 if event["action"] == "kept" and place < len(beside):
                     event["scores"] = orjson.loads(beside[place])[_SCORES]
                 yield event
+
+
+def _open(path: Path, stack: contextlib.ExitStack) -> tuple[pa.Schema, Iterator[Batch]]:
+    """The schema and the batches of a trace file.
+
+    Raises:
+        DataError: it is cut off or damaged; from reading the batches, too.
+    """
+    damaged = DataError(t("the trace is cut off or damaged"), where=str(path), hint=t("run the recipe again"))
+
+    def batches(file: Any) -> Iterator[Batch]:
+        try:
+            yield from file
+        except (pa.ArrowException, OSError) as error:
+            raise damaged from error
+
+    try:
+        mapped = stack.enter_context(pa.memory_map(str(path)))
+        end = mapped.size() - len(STREAM_END)
+        if end < 0 or mapped.read_at(len(STREAM_END), end) != STREAM_END:
+            raise damaged  # a stream that is cut between two messages can be read without an error
+        file = pa.ipc.open_stream(mapped)
+    except (pa.ArrowException, OSError) as error:
+        raise damaged from error
+    return file.schema, batches(file)
 
 
 def _numbers(key: str) -> tuple[int, ...]:

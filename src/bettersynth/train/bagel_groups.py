@@ -78,7 +78,7 @@ def import_groups(config: Path, paths: Path, out: Path, *, seed: int = 42) -> Im
         number = -1
         for number, outcome in enumerate(_outcomes(item, folder, seed)):
             checked = parse_record(outcome, number) if isinstance(outcome, dict) else None
-            damaged = _damaged(checked, out) if isinstance(checked, Conversation) else ""
+            damaged = _damaged(checked, folder) if isinstance(checked, Conversation) else ""
             if isinstance(outcome, dict) and isinstance(checked, Conversation) and not damaged:
                 lines.append(json.dumps({"id": f"{item.name}-{number}", **outcome}, ensure_ascii=False))
                 continue
@@ -94,15 +94,19 @@ def import_groups(config: Path, paths: Path, out: Path, *, seed: int = 42) -> Im
     return result
 
 
-def _damaged(record: Conversation, out: Path) -> str:
-    """Which picture of a record is missing or damaged, or nothing; those that were written for it are removed."""
+def _damaged(record: Conversation, folder: PictureFolder) -> str:
+    """Which picture of a record is missing or damaged, or nothing; those that were written for it are removed.
+
+    Pictures of ``vlm_sft`` stay where they are and are the user's: only what lies in our own folder is ours.
+    """
+    out = folder.root
     paths = [segment.image.path for segment in record.segments if segment.image is not None]
     for path in paths:
         try:
             read_header(out / path)
         except DataError as error:
             for written in paths:
-                if not Path(written).is_absolute():
+                if written.startswith(f"{folder.name}/") and ".." not in Path(written).parts:
                     (out / written).unlink(missing_ok=True)
             return f"{path}: {error.message}"
     return ""

@@ -58,3 +58,18 @@ def test_an_edited_file_of_the_user_changes_the_key(tmp_path: Path) -> None:
     assert key(str(code)) == before and text == key("no such file.py")
     code.write_text("def process_single(sample):\n    return None\n")
     assert key(str(code)) != before
+
+
+def test_an_edited_word_list_changes_the_key_and_odd_texts_are_no_paths(tmp_path: Path) -> None:
+    def key(**given: Any) -> str:
+        operator: Any = operator_class("stopwords_filter")(**given)
+        return keys.phase_key("score", operator, {}, 0)
+
+    (tmp_path / "stopwords_en.json").write_text('{"en": ["a"]}')
+    before = key(stopwords_dir=str(tmp_path))
+    assert key(stopwords_dir=str(tmp_path)) == before
+    (tmp_path / "stopwords_en.json").write_text('{"en": ["the"]}')
+    assert key(stopwords_dir=str(tmp_path)) != before
+    for text in ("~nobody.X", "a\0.b", "x" * 5000 + ".txt"):
+        assert keys._with_contents("text", [text]) == [text]
+    assert keys._with_contents("save_dir", str(tmp_path)) == str(tmp_path)

@@ -97,6 +97,25 @@ def test_a_trace_without_events_can_be_read(tmp_path: Path) -> None:
     assert marker["trace_bytes"] > 0 and list(trace.load(tmp_path)) == []
 
 
+def test_a_damaged_trace_is_refused_and_nothing_is_deleted(tmp_path: Path) -> None:
+    events = trace.Events()
+    for number in range(50):
+        events.set_aside(RowKey(0, number, 0), f"row {number}", step=-1, operator="read", reason="bad")
+    trace.save(tmp_path / "0.trace", events)
+    writer = trace.Writer(tmp_path / trace.TRACE_FILE, "stats.jsonl")
+    writer.add((tmp_path / "0.trace").read_bytes())
+    writer.finish()
+    beside = tmp_path / Path(trace.TRACE_FILE).with_suffix(".json")
+    beside.write_text("{}")
+    assert len(list(trace.load(tmp_path))) == 50
+    whole = (tmp_path / trace.TRACE_FILE).read_bytes()
+    at = len(trace.SCHEMA.serialize()) + 40
+    (tmp_path / trace.TRACE_FILE).write_bytes(whole[:at] + bytes(400) + whole[at + 400 :])
+    with pytest.raises(trace.DataError, match="cut off or damaged"):
+        list(trace.load(tmp_path))
+    assert beside.is_file()
+
+
 @pytest.mark.parametrize("name", ["0:4", "x"])
 def test_no_trace_is_said(name: str, tmp_path: Path) -> None:
     with pytest.raises(trace.DataError, match="no trace here"):

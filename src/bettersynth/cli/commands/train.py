@@ -129,6 +129,12 @@ def _is_joint(preset: str | None) -> bool:
 
 
 def _missing_flags(args: argparse.Namespace) -> list[BetterSynthError]:
+    from bettersynth.train.preset import load_preset
+
+    try:
+        load_preset(args.preset or "demo")
+    except BetterSynthError:  # nobody knows which flags an unknown preset needs; that it is unknown is said elsewhere
+        return []
     needed = {"--preset": args.preset, "--model-zoo": args.model_zoo, "--finetune-data": args.finetune_data}
     if args.stage == "1":
         needed = {"--preset": args.preset, "--model-zoo": args.model_zoo, "--pretrain-data": args.pretrain_data}

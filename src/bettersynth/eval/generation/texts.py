@@ -23,7 +23,7 @@ WORDNET_FILES = (
 )
 """What NLTK reads of a WordNet 3 folder; a file that is not needed for synonyms may be empty."""
 
-_HAN = re.compile("([\u3400-\u9fff\uf900-\ufaff])")
+_HAN = re.compile("([\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
 """Chinese is written without spaces; its metrics are usual over single characters, as sacreBLEU's ``zh`` has them."""
 
 METRICS = ("bleu", "rouge", "meteor", "bertscore")

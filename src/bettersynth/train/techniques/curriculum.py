@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
+from bettersynth.formats.jsonl import read_rows
 from bettersynth.train.technique import Technique, TechniqueRun, start_losses
 
 
@@ -93,8 +94,8 @@ def _field(path: Path, field: str, rows: list[int]) -> list[float]:
             where=str(path),
             hint=t("convert the data, or use by: length or by: loss"),
         )
-    data = path.read_bytes()
-    records = json.loads(data) if path.suffix == ".json" else [json.loads(line) for line in data.splitlines() if line]
+    lines = path.suffix == ".jsonl"
+    records = [value for _, value in read_rows(path)] if lines else json.loads(path.read_bytes())
     values = [records[row].get(field) for row in rows]
     wrong = [records[row].get("id", row) for row, v in zip(rows, values, strict=True) if not isinstance(v, int | float)]
     if wrong:
