@@ -72,7 +72,7 @@ def stage(number: int, sizes: str, changes: Mapping[str, Any], *, steps: int, wa
     from bettersynth.models.mgm.family import FAMILY
     from bettersynth.train import optim
     from bettersynth.train.distributed import Devices
-    from bettersynth.train.forecast import forecast
+    from bettersynth.train.forecast import StepShape, forecast
     from bettersynth.train.machines import CARDS
     from bettersynth.train.placement import Replicated
     from bettersynth.train.prepare import COMPUTE_DTYPES, prepare_model
@@ -110,7 +110,8 @@ def stage(number: int, sizes: str, changes: Mapping[str, Any], *, steps: int, wa
     seconds = time.perf_counter() - before
     samples = steps * accumulate * config.per_device_batch_size
     plain = config.model_copy(update={"gradient_checkpointing": False})
-    one_pass = forecast(plain, FAMILY, FAMILY.of_sizes(sizes), batch_on_host(batch), update=False).flops
+    shape = StepShape((batch_on_host(batch),))
+    one_pass = forecast(plain, FAMILY, FAMILY.of_sizes(sizes), [shape], update=False).flops
     rate = samples / seconds
     flops = one_pass / config.per_device_batch_size * rate
     card = next((c for c in CARDS if device.type == "cuda" and c.name in torch.cuda.get_device_name(device)), None)

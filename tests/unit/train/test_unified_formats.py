@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bettersynth.config.train import StageConfig
@@ -14,7 +15,6 @@ from bettersynth.core.errors import BetterSynthError, ConfigErrors, DataError
 from bettersynth.core.fingerprint import digest_file
 from bettersynth.demo.bagel.data import write_records
 from bettersynth.demo.bagel.start import write_start
-from bettersynth.formats.parquet import write_parquet
 from bettersynth.formats.webdataset import WebDatasetWriter
 from bettersynth.models.bagel.config import LlmConfig
 from bettersynth.train.bases import start_digests
@@ -29,6 +29,11 @@ TINY = LlmConfig(
     hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
 )
 FORMS = ("train.jsonl", "paths.parquet", "bytes.parquet", "train.tar", "shards", "tars")
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]], *, schema: pa.Schema | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
 
 
 def _paths(record: dict[str, Any]) -> list[str]:
