@@ -70,7 +70,7 @@ def parse_record(record: Any, row: int = 0) -> Conversation | BadRecord:
         got = type(record).__name__
         problem = Problem("", t("not a JSON object but a {got}", got=got), t("write one JSON object per record"))
         return BadRecord(row, "", (problem,))
-    key = str(record.get("id", row))
+    key = str(row if record.get("id") is None else record["id"])
     problems: list[Problem] = []
     _check_keys(record, problems)
     if "conversations" in record:

@@ -1,7 +1,8 @@
 """Files of unified generation records: JSON, JSON lines, Parquet, WebDataset, one file or a folder of shards.
 
 A record is the same whatever holds it. Pictures inside a file are written out once, by their content, and the record
-then names those files; where it names none of them, they are its pictures in order.
+then names those files; where it names none of them, they are its pictures in the order of their numbers. What could
+be one picture or another is a mistake of the record: pictures are never exchanged in silence.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,13 @@ from bettersynth.formats.jsonl import BadLine, read_rows
 from bettersynth.formats.parquet import parquet_columns, read_parquet
 from bettersynth.formats.pictures import keep_picture, picture_cache
 from bettersynth.formats.unified import BadRecord, Problem, parse_record
+from bettersynth.formats.unified_places import SHOWN, Held, place
 from bettersynth.formats.webdataset import PICTURES, TEXTS, read_samples
 
 SHARDS = (".parquet", ".tar")
 ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".jsonl.zst", *SHARDS)
 _FORMS = ("conversations", "text_prompt")
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A picture that came with a record: the names that the record may use for it, and its path."""
-
-    names: tuple[str, ...]
-    path: str
+_NUMBERED = re.compile(r"(.*?)([0-9]+)-of-([0-9]+)(\.[^/]*)")
 
 
 def record_files(path: Path) -> list[Path]:
@@ -63,13 +58,43 @@ def _shards(folder: Path) -> list[Path]:
         )
     sets = sorted({re.sub(r"\d+", "#", name.as_posix()) for name in names})
     if len(sets) > 1:  # train-00000-of-00002.parquet beside test-00000-of-00001.parquet: nobody wants to train on both
-        raise DataError(
-            t("a folder with shards of several sets"),
-            where=str(folder),
-            got=", ".join(sets[:5]),
-            hint=t("give every set a folder of its own, or list the files that you want in a mixture"),
-        )
+        raise _several(folder, sets)
+    _check_numbers(folder, [name.as_posix() for name in names])
     return [folder / name for name in names]
+
+
+def _several(folder: Path, sets: Sequence[str]) -> DataError:
+    return DataError(
+        t("a folder with shards of several sets"),
+        where=str(folder),
+        got=", ".join(sets[:5]),
+        hint=t("give every set a folder of its own, or list the files that you want in a mixture"),
+    )
+
+
+def _check_numbers(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a set whose names say how many shards it has (``-00001-of-00003``) when some are not there."""
+    sets: dict[tuple[str, str], dict[str, dict[int, int]]] = {}
+    for name in names:
+        if match := _NUMBERED.fullmatch(name):
+            start, number, total, end = match.groups()
+            sets.setdefault((start, end), {}).setdefault(total, {})[int(number)] = len(number)
+    for (start, end), totals in sets.items():
+        if len(totals) > 1:  # the remains of an earlier set
+            raise _several(folder, [f"{start}#-of-{total}{end}" for total in totals])
+        ((total, numbers),) = totals.items()
+        first = int(int(total) in numbers and 0 not in numbers)  # most count from 0, some from 1
+        wanted, width = range(first, first + int(total)), max(numbers.values())
+        count = int(total) - sum(number in wanted for number in numbers)
+        if count:
+            gone = islice((number for number in wanted if number not in numbers), SHOWN)
+            listed = [f"{start}{number:0{width}d}-of-{total}{end}" for number in gone]
+            raise DataError(
+                t("{n} shards of the set are missing", n=count),
+                where=str(folder),
+                got=", ".join([*listed, t("... {n} more", n=count - SHOWN)] if count > SHOWN else listed),
+                hint=t("fetch them, or list the files that you want in a mixture"),
+            )
 
 
 def read_records(path: Path) -> Iterator[tuple[str, Conversation | BadRecord]]:
@@ -110,7 +135,7 @@ def _json_values(path: Path) -> Iterator[Any]:
         return
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(
             t("not valid JSON: {error}", error=error),
             where=str(path),
@@ -143,10 +168,23 @@ def _parquet(path: Path) -> Iterator[Conversation | BadRecord]:
             continue
         if isinstance(turns, list):
             record["conversations"] = turns = [_filled(turn) if isinstance(turn, Mapping) else turn for turn in turns]
-        for holder in (record, *(turns if isinstance(turns, list) else ())):
-            if isinstance(holder, dict) and _is_picture(holder.get("image_path")):
-                holder["image_path"] = _written(holder["image_path"], folder)
-        yield _checked(record, row, _pictures(record, folder, problems), problems)
+        settled = _settle([record] if turns is None else turns, folder)
+        held = _pictures(record, folder, problems)
+        if held:
+            place(record, held, problems, settled=settled, is_loose=False)
+        yield _checked(record, row, problems)
+
+
+def _settle(holders: Any, folder: Path) -> set[int]:
+    """Write the pictures that ``image_path`` itself holds; the ids of those that need no other picture any more."""
+    settled = set()
+    for holder in holders if isinstance(holders, list) else ():
+        cell: Any = holder.get("image_path") if isinstance(holder, dict) else None
+        if _is_picture(cell):
+            holder["image_path"] = _written(cell, folder)
+            if cell if isinstance(cell, bytes) else cell["bytes"]:
+                settled.add(id(holder))
+    return settled
 
 
 def _filled(cells: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +202,7 @@ def _written(picture: bytes | Mapping[str, Any], folder: Path) -> str:
     return str(keep_picture(folder, entry["bytes"])) if entry["bytes"] else str(entry["path"] or "")
 
 
-def _pictures(record: dict[str, Any], folder: Path, problems: list[Problem]) -> list[_Held]:
+def _pictures(record: dict[str, Any], folder: Path, problems: list[Problem]) -> list[Held]:
     """Take the columns that hold pictures out of a record; a picture is named by its ``path`` or by its column."""
     held = []
     for column in [name for name in record if name != "conversations"]:
@@ -173,14 +211,14 @@ def _pictures(record: dict[str, Any], folder: Path, problems: list[Problem]) -> 
         if not any(_is_picture(item) for item in listed):
             continue
         del record[column]
-        for place, item in enumerate(listed):
-            name = f"{column}[{place}]" if isinstance(cell, list) else column
+        for number, item in enumerate(listed):
+            name = f"{column}[{number}]" if isinstance(cell, list) else column
             path = _written(item, folder) if _is_picture(item) else ""
             if not path:
                 problems.append(Problem(name, t("is empty"), t("give the bytes of the picture, or its path")))
                 continue
             given = item["path"] if isinstance(item, Mapping) and item["path"] else name
-            held.append(_Held((str(given), name), path))
+            held.append(Held((name, str(given)), path, name))
     return held
 
 
@@ -193,34 +231,57 @@ def _webdataset(path: Path) -> Iterator[Conversation | BadRecord]:
             fix = t("the files of a sample follow one another, as with: tar --sort=name")
             problems.append(Problem(key, t("comes again"), fix))
         seen.add(key)
-        record: Any = {}
-        prompt, held, endings = None, [], set()
-        for ending, data in members:
-            name = f"{key}.{ending}"
-            if ending in endings:
-                problems.append(Problem(name, t("comes again"), t("pack every file once")))
-            elif data is None:
-                problems.append(Problem(name, t("is a link, not a file"), t("pack the files themselves")))
-            elif ending == "json":
-                record = _json(data, name, problems)
-            elif ending in TEXTS:
-                prompt = _text(data, name, problems)
-            elif f".{ending}".endswith(PICTURES):
-                held.append(_Held((name, name.rpartition("/")[2]), str(keep_picture(folder, data))))
-            endings.add(ending)
+        record, held = _sample(key, members, folder, problems)
         if problems:
             yield BadRecord(row, key, tuple(problems))
             continue
-        if prompt is not None and isinstance(record, Mapping) and not set(_FORMS) & set(record):
+        if isinstance(record, dict):
+            if record.get("id") is None:
+                record = {**record, "id": key}
+            if held:
+                place(record, held, problems, settled=(), is_loose=True)
+        yield _checked(record, row, problems, key)
+
+
+def _sample(
+    key: str, members: Sequence[tuple[str, bytes | None]], folder: Path, problems: list[Problem]
+) -> tuple[Any, list[Held]]:
+    """What the members of one key hold: the record, whatever its JSON is, and the pictures."""
+    record: Any = {}
+    prompt, held, endings = "", [], list[str]()
+    for ending, data in members:
+        name = f"{key}.{ending}"
+        if ending in endings:
+            problems.append(Problem(name, t("comes again"), t("pack every file once")))
+        elif data is None:
+            problems.append(Problem(name, t("is a link, not a file"), t("pack the files themselves")))
+        elif ending == "json":
+            record = _json(data, name, problems)
+        elif ending in TEXTS:
+            prompt = _text(data, name, problems)
+        elif f".{ending}".endswith(PICTURES):
+            names = (name, name.rpartition("/")[2], ending)
+            number = f".{ending}".rpartition(".")[0]
+            held.append(Held(names, str(keep_picture(folder, data)), number))
+        endings.append(ending)
+    texts = sorted({ending for ending in endings if ending in TEXTS})
+    if len(texts) > 1:
+        message = t("is a second text beside {name}", name=f"{key}.{texts[0]}")
+        problems.append(Problem(f"{key}.{texts[1]}", message, t("pack one text for each record")))
+    elif texts and isinstance(record, dict):
+        if not set(_FORMS) & set(record):
             known = {name: record[name] for name in ("id", "image_path") if name in record}
             record = {**known, "text_prompt": prompt, "meta": dict(record)}
-        yield _checked({"id": key, **record} if isinstance(record, Mapping) else record, row, held, problems, key)
+        elif not any(isinstance(value, str) and value.strip() == prompt for value in record.values()):
+            message = t("is a text that the record does not have")  # its copy, as exports pack it, loses nothing
+            problems.append(Problem(f"{key}.{texts[0]}", message, t("keep it in the JSON only")))
+    return record, held
 
 
 def _json(text: str | bytes, name: str, problems: list[Problem]) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         problems.append(Problem(name, t("not valid JSON: {error}", error=error), t("write one JSON object per record")))
         return None
 
@@ -233,60 +294,9 @@ def _text(data: bytes, name: str, problems: list[Problem]) -> str:
         return ""
 
 
-def _checked(
-    record: Any, row: int, held: Sequence[_Held], problems: list[Problem], key: str = ""
-) -> Conversation | BadRecord:
-    """A record with the pictures that came with it in their places, or all that is wrong with both."""
-    if isinstance(record, dict) and held:
-        _place(record, held, problems)
+def _checked(record: Any, row: int, problems: list[Problem], key: str = "") -> Conversation | BadRecord:
+    """The record, or all that is wrong with it and with the pictures that came with it."""
     found = parse_record(record, row)
     if isinstance(found, BadRecord):
         return BadRecord(row, found.id or key, (*problems, *found.problems))
     return BadRecord(row, found.id, tuple(problems)) if problems else found
-
-
-def _slots(record: dict[str, Any]) -> list[tuple[Any, Any]]:
-    """Where a record names pictures, in order: holders and keys of ``image_path``, or of LLaVA's ``image``."""
-    if "conversations" not in record:
-        return [(record, "image_path")] if "image_path" in record else []
-    turns = record["conversations"]
-    found: list[tuple[Any, Any]] = []
-    if isinstance(turns, list):
-        found = [(turn, "image_path") for turn in turns if isinstance(turn, dict) and "image_path" in turn]
-    if not _is_llava(turns):
-        return found
-    if isinstance(record.get("image"), list):
-        found += [(record["image"], place) for place in range(len(record["image"]))]
-    elif isinstance(record.get("image"), str):
-        found.append((record, "image"))
-    return found
-
-
-def _is_llava(turns: Any) -> bool:
-    return isinstance(turns, list) and any(isinstance(turn, dict) and "from" in turn for turn in turns)
-
-
-def _place(record: dict[str, Any], held: Sequence[_Held], problems: list[Problem]) -> None:
-    """Replace the names of held pictures by their paths: by name, or else one after the other."""
-    paths = {name.lower(): item.path for item in held for name in item.names}
-    slots = _slots(record)
-    named = [(holder, key) for holder, key in slots if str(holder[key]).removeprefix("./").lower() in paths]
-    if named:
-        for holder, key in named:
-            holder[key] = paths[str(holder[key]).removeprefix("./").lower()]
-        return
-    turns = record.get("conversations")
-    if slots and len(slots) == len(held):
-        for (holder, key), item in zip(slots, held, strict=True):
-            holder[key] = item.path
-    elif not slots and _is_llava(turns):
-        record["image"] = [item.path for item in held]
-    elif not slots and turns is None and len(held) == 1:
-        record["image_path"] = held[0].path
-    else:
-        message = t("{n} pictures beside a record that names {m}, none of them", n=len(held), m=len(slots))
-        problems.append(Problem("image_path", message, t("call them as they are called: {names}", names=_names(held))))
-
-
-def _names(held: Sequence[_Held]) -> str:
-    return ", ".join(item.names[0] for item in held[:5])

@@ -229,3 +229,179 @@ def test_pictures_go_to_the_shared_cache_or_the_error_says_how(tmp_path: Path, m
     monkeypatch.setenv("BETTERSYNTH_CACHE", str(tmp_path / "file"))
     with pytest.raises(DataError, match="BETTERSYNTH_CACHE=FOLDER"):
         read_unified(path)
+
+
+def turns_of(*names: str | None) -> dict[str, Any]:
+    """Pictures in order, the last one to be drawn; None is a turn that names nothing."""
+    turns = [{"role": "user", "type": "image", **({"image_path": name} if name else {})} for name in names]
+    turns[-1]["role"] = "assistant"
+    return {"conversations": [{"role": "user", "type": "text", "content": "darker"}, *turns]}
+
+
+def rows_of(path: Path, *rows: dict[str, Any]) -> list[Conversation | BadRecord]:
+    """Rows written, each as a file of its own because their columns differ, and read."""
+    found = []
+    for number, row in enumerate(rows):
+        place = path / f"row-{number}.parquet"
+        pq.write_table(pa.Table.from_pylist([row]), place)
+        found += read_unified(place)
+    return found
+
+
+def reason(record: Conversation | BadRecord) -> str:
+    assert isinstance(record, BadRecord), record
+    return record.reason
+
+
+def test_pictures_of_a_tar_are_named_by_their_endings_or_ordered_by_their_numbers(tmp_path: Path) -> None:
+    a, b = picture(10), picture(20)
+    many = [picture(value) for value in range(12)]
+    llava = [{"from": "human", "value": "<image>" * 12}, {"from": "gpt", "value": "!"}]
+    found = read_unified(
+        pack(
+            tmp_path / "d.tar",
+            [
+                *(("s/1.edited.png", b), ("s/1.json", edit("source.png", "edited.png")), ("s/1.source.png", a)),
+                *(("2.0.png", b), ("2.1.png", a), ("2.json", edit("./1.png", "0.png"))),
+                *(("3.json", turns_of(*(f"x{n}.png" for n in range(12)))),),
+                *sorted((f"3.{n}.png", many[n]) for n in range(12)),
+                *(("4.json", {"conversations": llava}), *sorted((f"4.{n}.png", many[n]) for n in range(12))),
+                *(("5.edited.png", b), ("5.json", edit("from/elsewhere.png", "other.png")), ("5.source.png", a)),
+                *(("6.0.jpg", b), ("6.0.png", a), ("6.json", turns_of(None, None))),
+                *(("7.0.png", a), ("7.1.png", b), ("7.json", edit("0.png", "out/there.png"))),
+                *(("8.json", {"text_prompt": "x", "image_path": None}), ("8.png", a)),
+            ],
+        )
+    )
+    assert [held(found[place]) for place in (0, 1, 2, 3, 7)] == [[a, b], [a, b], many, many, [a]]
+    assert "numbers to tell their order (call them as they are called: 5.edited.png, 5.source.png" in reason(found[4])
+    assert "numbers to tell their order (call them as they are called: 6.0.jpg, 6.0.png" in reason(found[5])
+    assert "1 picture that the record does not name (call them as they are called: 7.1.png" in reason(found[6])
+
+
+def test_a_picture_of_a_place_itself_is_never_replaced(tmp_path: Path) -> None:
+    a, b, c = picture(10), picture(20), picture(30)
+    own = turns_of("x", "x")
+    for turn, data in zip(own["conversations"][1:], (a, b), strict=True):
+        turn["image_path"] = data
+    half = turns_of("x", None)
+    half["conversations"][1]["image_path"] = {"bytes": a, "path": "x.png"}
+    there = turns_of("x", "y")
+    for turn, name in zip(there["conversations"][1:], ("one.png", "two.png"), strict=True):
+        turn["image_path"] = {"bytes": None, "path": name}
+    found = rows_of(
+        tmp_path,
+        {"text_prompt": "x", "image_path": a, "mask": b},
+        {**own, "images": [c, b]},
+        {**own, "images": [a]},
+        {**half, "target": c},
+        {**there, "images": [a, b]},
+        {"text_prompt": "x", "image_path": "other/9.png", "image": {"bytes": a, "path": "t.png"}},
+        own,
+    )
+    assert "1 picture that the record does not name (call them as they are called: mask" in reason(found[0])
+    assert "2 pictures that the record does not name" in reason(found[1])
+    assert "1 picture that the record does not name" in reason(found[2])
+    assert held(found[3]) == [a, c], "the column goes to the turn that names nothing"
+    assert "2 pictures beside a record that names 2, none of them" in reason(found[4])
+    assert "1 picture beside a record that names 1, none of them (call them as they are called: image" in reason(
+        found[5]
+    )
+    assert held(found[6]) == [a, b]
+
+
+def test_a_named_path_that_is_no_picture_inside_stays_beside_those_that_are(tmp_path: Path) -> None:
+    (found,) = rows_of(tmp_path, {**turns_of("elsewhere/1.png", "target"), "target": picture(10)})
+    assert isinstance(found, Conversation) and found.images[0].path == "elsewhere/1.png"
+    assert Path(found.images[1].path).read_bytes() == picture(10)
+
+
+def test_columns_without_names_are_ordered_by_numbers_only(tmp_path: Path) -> None:
+    pictures = [picture(value) for value in range(12)]
+    unnamed = json.dumps(turns_of(*[None] * 12)["conversations"])
+    pair = json.dumps(turns_of(None, None)["conversations"])
+    numbered, listed, named = rows_of(
+        tmp_path,
+        {"conversations": unnamed, **{f"image_{n}": pictures[n] for n in sorted(range(12), key=str)}},
+        {"conversations": unnamed, "images": pictures},
+        {"conversations": pair, "target": pictures[0], "source": pictures[1]},
+    )
+    assert held(numbered) == held(listed) == pictures
+    assert "2 pictures without names or numbers" in reason(named) and "target, source" in reason(named)
+
+
+def test_a_name_of_two_pictures_is_a_mistake_that_names_both(tmp_path: Path) -> None:
+    a, b = picture(10), picture(20)
+
+    def row(first: str, second: str, *pictures: tuple[str, bytes]) -> dict[str, Any]:
+        listed = [{"bytes": data, "path": name} for name, data in pictures]
+        return {"conversations": json.dumps(edit(first, second)["conversations"]), "images": listed}
+
+    found = rows_of(
+        tmp_path,
+        row("A.png", "a.png", ("A.png", a), ("a.png", b)),
+        row("image.png", "image.png", ("image.png", a), ("image.png", b)),
+        row("Cat.PNG", "b.png", ("CAT.png", a), ("cat.png", b), ("b.png", b)),
+        row("image.png", "image.png", ("image.png", a), ("image.png", a)),
+        row("images[1]", "images[0]", ("image.png", a), ("image.png", b)),
+    )
+    assert [held(found[place]) for place in (0, 3, 4)] == [[a, b], [a, a], [b, a]]
+    assert "image.png could be any of 2 pictures (call them as they are called: images[0], images[1]" in reason(
+        found[1]
+    )
+    assert "Cat.PNG could be any of 2 pictures" in reason(found[2])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "missing"),
+    [
+        (["1-of-3"], "part-00000-of-00003.parquet, part-00002-of-00003.parquet"),
+        (["1-of-3", "3-of-3"], "part-00002-of-00003.parquet"),
+        (["0-of-30"], "part-00020-of-00030.parquet, ... 9 more"),
+        (["0-of-3", "1-of-3", "2-of-3"], ""),
+        (["1-of-2", "2-of-2"], ""),
+        (["0-of-2", "1-of-2", "0-of-1"], "part-#-of-00001.parquet, part-#-of-00002.parquet"),
+    ],
+)
+def test_a_set_that_lacks_shards_is_refused_with_their_names(tmp_path: Path, numbers: list[str], missing: str) -> None:
+    for text in numbers:
+        number, total = text.split("-of-")
+        name = f"part-{int(number):05d}-of-{int(total):05d}.parquet"
+        pq.write_table(pa.Table.from_pylist([PAIR]), tmp_path / name)
+    if not missing:
+        assert len(list(read_records(tmp_path))) == len(numbers)
+        return
+    with pytest.raises(DataError) as caught:
+        list(read_records(tmp_path))
+    assert str(caught.value.got).endswith(missing), caught.value.render()
+
+
+def test_json_that_is_nested_too_deeply_is_a_mistake_of_its_record(tmp_path: Path) -> None:
+    deep = b"[" * 100_000
+    found = read_unified(pack(tmp_path / "d.tar", [("1.json", deep), ("2.json", PAIR)]))
+    assert "1.json: not valid JSON" in reason(found[0]) and isinstance(found[1], Conversation)
+    pq.write_table(pa.table({"conversations": [deep.decode()]}), tmp_path / "d.parquet")
+    assert "conversations: not valid JSON" in reason(read_unified(tmp_path / "d.parquet")[0])
+    (tmp_path / "d.json").write_bytes(deep)
+    (tmp_path / "d.jsonl").write_bytes(deep + b"\n")
+    with pytest.raises(DataError, match="not valid JSON"):
+        read_unified(tmp_path / "d.json")
+    assert isinstance(read_unified(tmp_path / "d.jsonl")[0], BadRecord)
+
+
+def test_no_text_of_a_sample_is_dropped_and_a_null_id_is_none(tmp_path: Path) -> None:
+    talk = turns_of("1.png")
+    members = [
+        *(("1.caption", b"a dog"), ("1.txt", b"a cat"), ("1.png", picture(1))),
+        *(("2.json", PAIR), ("2.txt", b"a dog")),
+        *(("3.json", talk), ("3.txt", b"a dog"), ("3.png", picture(1))),
+        *(("4.json", {"id": None, **PAIR}), ("4.txt", b"a cat\n")),
+        *(("5.json", {"id": None}), ("5.txt", b"a cat"), ("5.png", picture(1))),
+    ]
+    found = read_unified(pack(tmp_path / "d.tar", members))
+    assert "1.txt: is a second text beside 1.caption" in reason(found[0])
+    assert "2.txt: is a text that the record does not have" in reason(found[1])
+    assert "3.txt: is a text that the record does not have" in reason(found[2])
+    assert [(type(item), item.id) for item in found[3:]] == [(Conversation, "4"), (Conversation, "5")]
+    (tmp_path / "d.jsonl").write_text(json.dumps({"id": None, **PAIR}))
+    assert read_unified(tmp_path / "d.jsonl")[0].id == "0"
