@@ -96,6 +96,8 @@ def picture_cache(file: Path) -> Path:
 def keep_picture(folder: Path, data: bytes) -> Path:
     """Write a picture under the digest of its bytes, unless it is there; no name of a data file becomes a path.
 
+    A file that a power cut left damaged is written anew: only the same bytes count as there.
+
     Raises:
         DataError: the folder cannot be written to, or the disk is full.
     """
@@ -103,10 +105,13 @@ def keep_picture(folder: Path, data: bytes) -> Path:
     path = folder / digest[:2] / f"{digest}{suffix_of(data)}"
     temp = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        if not path.is_file() or path.stat().st_size != len(data):
+        if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                temp.write_bytes(data)
+                with temp.open("wb") as handle:
+                    handle.write(data)
+                    handle.flush()
+                    os.fsync(handle.fileno())
                 temp.replace(path)
             finally:
                 temp.unlink(missing_ok=True)

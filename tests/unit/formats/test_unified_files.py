@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 
 from bettersynth.core.errors import DataError
 from bettersynth.core.sample import Conversation
+from bettersynth.formats.pictures import keep_picture
 from bettersynth.formats.unified import BadRecord
 from bettersynth.formats.unified_files import read_records, read_unified
 from bettersynth.train.unified_data import check_file
@@ -405,3 +407,21 @@ def test_no_text_of_a_sample_is_dropped_and_a_null_id_is_none(tmp_path: Path) ->
     assert [(type(item), item.id) for item in found[3:]] == [(Conversation, "4"), (Conversation, "5")]
     (tmp_path / "d.jsonl").write_text(json.dumps({"id": None, **PAIR}))
     assert read_unified(tmp_path / "d.jsonl")[0].id == "0"
+
+
+def test_a_kept_picture_that_was_damaged_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(os.fstat(handle).st_size)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    data = picture(5)
+    place = keep_picture(tmp_path, data)
+    assert synced == [len(data)] and place.read_bytes() == data
+    for damage in (b"\0" * len(data), data[:-1] + b"x", data[:10]):
+        place.write_bytes(damage)
+        assert keep_picture(tmp_path, data) == place and place.read_bytes() == data
+    assert [item.name for item in place.parent.iterdir()] == [place.name]
