@@ -11,6 +11,7 @@ from bettersynth.core.lang import t
 from bettersynth.formats.unified import Problem
 
 SHOWN = 20
+_BARE = re.compile(r"[0-9]+\.[A-Za-z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,12 @@ def place(
         elif found:
             message = t("{name} could be any of {n} pictures", name=name, n=len(found))
             problems.append(_problem(message, list(found.values())))
+    if used and all(_BARE.fullmatch(name) for name in names):
+        # Writers that pack pictures by their place call them so, too, and leave the record's own names as they were.
+        ordered = [item.path for item in _ordered(held) or ()]
+        if [path for path in ordered if path in used] != [_value(*slot) for slot in free]:
+            problems.append(_problem(t("names that are mere numbers stand in another order than the pictures"), held))
+            return
     if used or (slots and not free):
         if left := [item for item in held if item.path not in used]:
             problems.append(_problem(t("{n} pictures that the record does not name", n=len(left)), left))

@@ -425,3 +425,11 @@ def test_a_kept_picture_that_was_damaged_is_written_anew(tmp_path: Path, monkeyp
         place.write_bytes(damage)
         assert keep_picture(tmp_path, data) == place and place.read_bytes() == data
     assert [item.name for item in place.parent.iterdir()] == [place.name]
+
+
+def test_names_that_are_mere_numbers_must_stand_in_the_order_of_the_pictures(tmp_path: Path) -> None:
+    members = [("a.json", edit("0.png", "1.png")), ("a.0.png", picture(10)), ("a.1.png", picture(20))]
+    (found,) = read_unified(pack(tmp_path / "right.tar", members))
+    assert held(found) == [picture(10), picture(20)]
+    (found,) = read_unified(pack(tmp_path / "other.tar", [("a.json", edit("1.png", "0.png")), *members[1:]]))
+    assert isinstance(found, BadRecord) and "another order" in found.reason
