@@ -50,7 +50,7 @@ DIALOGUE = (
 )
 """One conversation with two pictures; all combinations are held out."""
 CONTINUED = {"lr": 1e-4, "warmup_ratio": 0.05, "logging_steps": 10, "save_steps": 50}
-"""A gentle rate: the shipped weights come from a way down to zero, and 3e-4 cost them 4 of 100 pictures."""
+"""A gentle rate: the shipped weights come from a way down to zero."""
 
 
 @dataclass(frozen=True, slots=True)
