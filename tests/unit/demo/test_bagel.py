@@ -150,7 +150,7 @@ def test_true_descriptions_and_answers_are_right_and_others_are_not() -> None:
 
 
 def test_pretraining_continues_to_the_same_weights_and_is_exported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(pretrain, "BATCH", 4)
     monkeypatch.setattr(pretrain, "COOLDOWN_BATCH", 4)
@@ -160,6 +160,8 @@ def test_pretraining_continues_to_the_same_weights_and_is_exported(
     assert pretrain.main(["--out", str(tmp_path / "whole"), "--steps", "2", *words]) == 0
     assert pretrain.main(["--out", str(tmp_path / "cut"), "--steps", "1", *words]) == 0
     assert pretrain.main(["--out", str(tmp_path / "cut"), "--steps", "2", *words]) == 0
+    assert pretrain.main(["--out", str(tmp_path / "cut"), "--steps", "2", *words[:-1], "3"]) == 2
+    assert "another number of steps" in capsys.readouterr().err
     whole, cut = (tmp_path / name / "bagel-tiny" / "ema.safetensors" for name in ("whole", "cut"))
     assert whole.read_bytes() == cut.read_bytes() and whole.stat().st_size < 7e6
     assert not (tmp_path / "whole" / "bagel-tiny" / "ae.safetensors").exists()

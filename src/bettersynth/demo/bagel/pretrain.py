@@ -32,7 +32,8 @@ import torch
 
 from bettersynth.config.train import StageConfig
 from bettersynth.core.artifact import write_atomic
-from bettersynth.core.errors import BetterSynthError
+from bettersynth.core.errors import BetterSynthError, ConfigError
+from bettersynth.core.lang import t
 from bettersynth.core.seed import derive_seed
 from bettersynth.demo.bagel.autoencoder import FIT_PICTURES, take
 from bettersynth.demo.bagel.data import MIX, draw_record
@@ -227,7 +228,8 @@ def open_eyes(start: Path, *, steps: int) -> None:
     encoder = model.vit_model["vision_model"]
     assert isinstance(encoder, VitEncoder)
     heads = train_sight(encoder, steps=steps, seed=SEED)
-    found = {vocab.name: sight_accuracy(encoder, heads, vocab) for vocab in (BASE_VOCAB, EVAL_VOCAB)}
+    found: dict[str, Any] = {vocab.name: sight_accuracy(encoder, heads, vocab) for vocab in (BASE_VOCAB, EVAL_VOCAB)}
+    found["steps"] = steps
     save_checkpoint(model, start)
     write_atomic(start / _SIGHT_FILE, (json.dumps(found, indent=1) + "\n").encode())
 
@@ -249,9 +251,13 @@ def main(words: Sequence[str] | None = None) -> int:
     out: Path = arguments.out
     try:
         start = out / f"start-{RANK}"  # the same bytes in every process
-        if not (start / _SIGHT_FILE).is_file():
+        seen = start / _SIGHT_FILE
+        if not seen.is_file():
             write_start(start, seed=SEED)
             open_eyes(start, steps=arguments.sight)
+        elif (steps := json.loads(seen.read_text(encoding="utf-8"))["steps"]) != arguments.sight:
+            message = t("the vision encoder here was trained in another number of steps")
+            raise ConfigError(message, where="--sight", got=arguments.sight, expected=str(steps), hint="--out FOLDER")
         first = settings(start, arguments.steps, is_cooldown=False)
         middle = run(start, out / "constant", first, records=arguments.records, mosaics=MOSAICS)
         last = settings(middle, arguments.cooldown, is_cooldown=True)
