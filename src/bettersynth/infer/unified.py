@@ -25,12 +25,13 @@ from bettersynth.core.lang import t
 from bettersynth.core.seed import derive_seed
 from bettersynth.infer.image_rule import IMAGE_MARK, kinds_by_words
 from bettersynth.infer.unified_options import check_length, check_size
+from bettersynth.infer.unified_reading import Memory, Reader, rules_of
 from bettersynth.infer.unified_types import Decision, How, Output, Part, UnifiedRequest, UnifiedResult, request_of
 from bettersynth.models.bagel.autoencoder import AutoEncoder
 from bettersynth.models.bagel.context import read_text
 from bettersynth.models.bagel.draw import Drawing, DrawSettings, decode, draw, start_noise
 from bettersynth.models.bagel.generate import generate_text, logits_after
-from bettersynth.models.bagel.interleave import Contexts, Interleaver
+from bettersynth.models.bagel.interleave import Interleaver
 from bettersynth.models.bagel.model import BagelModel
 from bettersynth.models.bagel.resize import ResizeRule, to_bytes
 from bettersynth.models.bagel.tokens import TOKENIZER_FILE, BagelTokenizer
@@ -41,21 +42,7 @@ THINK_BEFORE_TEXT = (
 THINK_BEFORE_IMAGE = (
     "Plan the picture first. Between <think> and </think>, say what it has to show, where, and in which style."
 )
-_LARGEST_DEFAULT_PX = 1024
 _THOUGHT_END = "</think>"
-
-
-@dataclass
-class Memory:
-    """What a model has read of one conversation, and what it is still to read.
-
-    ``is_whole``: pictures were read as latents too and all guidance contexts exist, so that a picture can be drawn.
-    """
-
-    contexts: Contexts
-    parts: list[Part] = field(default_factory=list)
-    num_read: int = 0
-    is_whole: bool = True
 
 
 @dataclass
@@ -118,8 +105,8 @@ class InterleaveInferencer:
         if tokenizer is None and folder is not None and (folder / TOKENIZER_FILE).is_file():
             tokenizer = BagelTokenizer(folder)
         vae_rule, vit_rule = rules_of(model)
-        self.model, self.tokenizer = model.eval(), tokenizer
-        self.interleaver = Interleaver(model, vae_transform or vae_rule, vit_transform or vit_rule)
+        interleaver = Interleaver(model.eval(), vae_transform or vae_rule, vit_transform or vit_rule)
+        self.model, self.reader = model, Reader(interleaver, tokenizer)
 
     # -- what callers use ----------------------------------------------------------------------------------------
 
@@ -148,7 +135,7 @@ class InterleaveInferencer:
         requests = [request_of(prompt, options) for prompt in prompts]
         if seeds is not None:
             requests = [request_of(r, {"seed": seed}) for r, seed in zip(requests, seeds, strict=True)]
-        return self._run([self._begin(request, Memory(self._empty())) for request in requests])
+        return self._run([self._begin(request, Memory(self.reader.empty())) for request in requests])
 
     def check(self, request: UnifiedRequest) -> None:
         """Whether it can be answered at all.
@@ -158,7 +145,7 @@ class InterleaveInferencer:
         """
         check_size(self.model.config, request.image_size)
         texts = [part.value for part in request.parts if not isinstance(part.value, Image.Image)]
-        num_tokens = sum(len(self._encode(text) if isinstance(text, str) else text) for text in texts)
+        num_tokens = sum(len(self.reader.encode(text) if isinstance(text, str) else text) for text in texts)
         check_length(self.model.config, num_tokens)
 
     def dialogue(self, **options: Any) -> Dialogue:
@@ -182,11 +169,6 @@ class InterleaveInferencer:
 
     # -- one request ---------------------------------------------------------------------------------------------
 
-    def _empty(self) -> Contexts:
-        config = self.model.config
-        side = min(_LARGEST_DEFAULT_PX, config.max_latent_size * config.latent_stride_px)
-        return Contexts.empty((side, side))
-
     def _begin(self, request: UnifiedRequest, memory: Memory) -> _Turn:
         self.check(request)
         generator = torch.Generator().manual_seed(request.seed)
@@ -201,39 +183,14 @@ class InterleaveInferencer:
         draws = any(decision.kind == "image" for decision in plan)
         think = request.think if isinstance(request.think, tuple) else None
         if request.think is True:
-            think = self._encode(THINK_BEFORE_IMAGE if draws else THINK_BEFORE_TEXT)
+            think = self.reader.encode(THINK_BEFORE_IMAGE if draws else THINK_BEFORE_TEXT)
         turn = _Turn(request, memory, generator, plan, how, think)
         if think is not None and not memory.parts:
             memory.parts.append(Part(think, is_own=True))
         memory.parts += request.parts
-        self._catch_up(memory, draws=draws or request.output == "learned")
+        self.reader.catch_up(memory, draws=draws or request.output == "learned")
         turn.num_read = memory.contexts.gen.length
         return turn
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        if self.tokenizer is None:
-            raise ConfigError(
-                t("the model folder has no tokenizer, so texts must be given as ids"), expected=TOKENIZER_FILE
-            )
-        return tuple(self.tokenizer.encode(text))
-
-    def _catch_up(self, memory: Memory, *, draws: bool) -> None:
-        """Read what is new; everything anew if a picture is to come and some of it was only read to be understood."""
-        if draws and not memory.is_whole:
-            memory.contexts, memory.num_read, memory.is_whole = self._empty(), 0, True
-        understands = not draws and not (memory.num_read and memory.is_whole)
-        for part in memory.parts[memory.num_read :]:
-            value = part.value
-            if isinstance(value, Image.Image):
-                self.interleaver.read(memory.contexts, value, is_understanding=understands)
-            else:
-                ids = self._encode(value) if isinstance(value, str) else value
-                if part.is_own and not understands:
-                    self.interleaver.read_answer(memory.contexts, ids)
-                else:
-                    self.interleaver.read(memory.contexts, ids, is_understanding=understands)
-            memory.is_whole = memory.is_whole and not understands
-        memory.num_read = len(memory.parts)
 
     # -- all requests in step ------------------------------------------------------------------------------------
 
@@ -254,7 +211,7 @@ class InterleaveInferencer:
         """What comes next in every turn."""
         asking = [turn for turn in turns if turn.next is None and self._asks_model(turn)]
         for turn in asking:
-            self._catch_up(turn.memory, draws=turn.memory.is_whole)
+            self.reader.catch_up(turn.memory, draws=turn.memory.is_whole)
         for turn, decision in zip(asking, self._ask_model(asking), strict=True):
             if decision is not None:
                 turn.how, turn.next, turn.plan = "learned", decision, []
@@ -267,7 +224,7 @@ class InterleaveInferencer:
             if turn.next.kind == "end":
                 turn.is_done = True
             elif turn.next.kind == "image":
-                self._catch_up(turn.memory, draws=True)
+                self.reader.catch_up(turn.memory, draws=True)
             turn.decisions.append(turn.next)
 
     @staticmethod
@@ -308,10 +265,10 @@ class InterleaveInferencer:
         for turn, answer in self._decoded(turns, lambda turn: turn.request.max_new_tokens, is_free=True):
             begun, turn.next = turn.next, None
             assert begun is not None
-            text, ids, is_cut = self._text(answer.ids), tuple(answer.ids), False
-            if turn.how != "control" and self.tokenizer is not None and IMAGE_MARK in text:
+            text, ids, is_cut = self.reader.text(answer.ids), tuple(answer.ids), False
+            if turn.how != "control" and self.reader.tokenizer is not None and IMAGE_MARK in text:
                 text, is_cut = text.split(IMAGE_MARK, 1)[0], True
-                ids = self._encode(text)
+                ids = self.reader.encode(text)
             if answer.end == special.image_start and not ids:  # it began with a picture
                 turn.how, turn.next = "learned", Decision("image", "learned", t("the model wrote an image start"))
                 continue
@@ -331,7 +288,7 @@ class InterleaveInferencer:
         """Thoughts before the first picture: read into the full context alone, as the original does."""
         for turn, answer in self._decoded(turns, lambda turn: turn.request.max_think_tokens, is_free=False):
             read_text(self.model, [turn.memory.contexts.gen], [answer.ids])
-            text = self._text(answer.ids).replace("<think>", "").split(_THOUGHT_END)[0].strip()
+            text = self.reader.text(answer.ids).replace("<think>", "").split(_THOUGHT_END)[0].strip()
             finish = "stop" if answer.is_ended else "length"
             assert turn.next is not None
             turn.outputs.append(Output("thought", turn.next, text, tuple(answer.ids), finish))  # type: ignore[arg-type]
@@ -340,7 +297,7 @@ class InterleaveInferencer:
         special = self.model.config.special
         groups: dict[tuple[int, float, bool], list[_Turn]] = {}
         for turn in turns:
-            self._catch_up(turn.memory, draws=turn.memory.is_whole)
+            self.reader.catch_up(turn.memory, draws=turn.memory.is_whole)
             may_start = is_free and turn.how != "control"
             groups.setdefault((length(turn), turn.request.temperature, may_start), []).append(turn)
         for (longest, temperature, may_start), members in groups.items():
@@ -353,9 +310,6 @@ class InterleaveInferencer:
                 generators=[turn.generator for turn in members],
             )
             yield from zip(members, answers, strict=True)
-
-    def _text(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids) if self.tokenizer else ""
 
     def _draw(self, turns: Sequence[_Turn]) -> None:
         """Pictures: together where the settings agree, whatever their sizes."""
@@ -396,27 +350,13 @@ class Dialogue:
 
     def __init__(self, inferencer: InterleaveInferencer, options: dict[str, Any]) -> None:
         self.inferencer, self.options = inferencer, options
-        self.memory = Memory(inferencer._empty())
+        self.memory = Memory(inferencer.reader.empty())
 
     def say(self, prompt: Any, **options: Any) -> UnifiedResult:
         """Answer the next turn; arguments as for :meth:`InterleaveInferencer.unified_generate`."""
         request = request_of(prompt, {**self.options, **options})
         turn = self.inferencer._begin(request, self.memory)
         return self.inferencer._run([turn])[0]
-
-
-def rules_of(model: BagelModel) -> tuple[ResizeRule, ResizeRule]:
-    """How pictures are resized for latents and for the ViT: as the published weights' rules, scaled to the tables.
-
-    A table of 64 latent positions gives (1024, 512, 16), one of 70 ViT positions (980, 224, 14).
-    """
-    config = model.config
-    stride, patch = config.latent_stride_px, config.vit.patch_size
-    most, side = config.max_latent_size, config.vit_max_num_patch_per_side
-    return (
-        ResizeRule(most * stride, max(1, most // 2) * stride, stride),
-        ResizeRule(side * patch, max(1, side * 16 // 70) * patch, patch),
-    )
 
 
 def load_model(

@@ -35,7 +35,7 @@ def _script(monkeypatch, inferencer, *texts, marker=None):
     left = list(texts)
 
     def write(model, contexts, **options):
-        ids = [tuple(inferencer.tokenizer.encode(left.pop(0))) for _ in contexts]
+        ids = [tuple(inferencer.reader.tokenizer.encode(left.pop(0))) for _ in contexts]
         return [Answer(list(one), True, marker or model.config.special.eos) for one in ids]
 
     monkeypatch.setattr(unified_module, "generate_text", write)
@@ -233,7 +233,7 @@ def test_prompts_of_all_forms(tmp_path):
 
 def test_texts_need_a_tokenizer_and_models_an_autoencoder(bagel_folder):
     inferencer = InterleaveInferencer(bagel_folder)
-    inferencer.tokenizer = None
+    inferencer.reader.tokenizer = None
     with pytest.raises(ConfigError, match="as ids"):
         inferencer.unified_generate("draw")
     model = load_model(str(bagel_folder))
