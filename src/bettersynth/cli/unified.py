@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     overrides = read_overrides(args.set)
     build_job(flags, overrides)  # wrong flags and paths are told before torch is loaded
 
-    from bettersynth.cli.commands.train import show_plans, shown
     from bettersynth.cli.render import print_facts, print_json
+    from bettersynth.cli.train_shown import show_plans, shown
     from bettersynth.train.unified_trainer import UnifiedTrainer
 
     trainer = UnifiedTrainer(overrides=overrides, **flags)
@@ -140,7 +140,7 @@ def run_preset(args: argparse.Namespace, overrides: dict[str, Any], problems: li
 
 def _plan_shapes(args: argparse.Namespace, config: Any) -> int:
     """Plan by sizes, before there are records and weights."""
-    from bettersynth.cli.commands.train import num_devices, show_plans
+    from bettersynth.cli.train_shown import num_devices, show_plans
     from bettersynth.train.plan import plan_shapes
 
     return show_plans(args, [plan_shapes(config, args.shapes, num_devices=num_devices(args), tokens=args.plan_tokens)])
@@ -158,8 +158,8 @@ def _nested(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, An
 
 
 def _train_preset(args: argparse.Namespace, config: Any) -> int:
-    from bettersynth.cli.commands.train import num_devices, show_plans, shown
     from bettersynth.cli.render import print_facts, print_json
+    from bettersynth.cli.train_shown import num_devices, show_plans, shown
     from bettersynth.train.launch import choose_processes, launch
     from bettersynth.train.plan import plan_stage
     from bettersynth.train.stages import run_stage

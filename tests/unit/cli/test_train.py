@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bettersynth.cli.commands.train import _check_start, _choose_start, _take_held_out
+from bettersynth.cli.train_start import check_start, choose_start, take_held_out
 from bettersynth.core.artifact import write_manifest
 from bettersynth.core.errors import ConfigError
 from bettersynth.train.stages import stage_folder
@@ -23,27 +23,27 @@ def test_a_finished_stage_1_of_the_name_is_used(args, capsys):
     folder.mkdir(parents=True)
     write_manifest(folder, kind="checkpoint", facts={}, files=[], parents={}, run={})
     overrides = {}
-    _choose_start(args, overrides)
+    choose_start(args, overrides)
     assert overrides == {"finetune": {"adapter": str(folder)}}
     assert str(folder) in capsys.readouterr().err
 
 
 def test_without_one_it_is_said(args, capsys):
     overrides = {}
-    _choose_start(args, overrides)
+    choose_start(args, overrides)
     assert overrides == {"finetune": {}} and "untrained projector" in capsys.readouterr().err
 
 
 def test_an_unfinished_one_is_refused(args):
     stage_folder(args.out, 1, "mine").mkdir(parents=True)
     with pytest.raises(ConfigError, match="not finished"):
-        _choose_start(args, {})
+        choose_start(args, {})
 
 
 def test_a_named_start_wins(args, capsys):
     stage_folder(args.out, 1, "mine").mkdir(parents=True)
     overrides = {"finetune": {"init_from": "elsewhere"}}
-    _choose_start(args, overrides)
+    choose_start(args, overrides)
     assert overrides == {"finetune": {"init_from": "elsewhere"}} and capsys.readouterr().err == ""
 
 
@@ -52,7 +52,7 @@ def test_stage_2_alone_says_which_first_stages_there_are(args):
     folder.mkdir(parents=True)
     write_manifest(folder, kind="checkpoint", facts={}, files=[], parents={}, run={})
     with pytest.raises(ConfigError, match="no finished stage 1") as refused:
-        _check_start(args)
+        check_start(args)
     assert refused.value.got == "other" and "--stage 1" in refused.value.hint
 
 
@@ -60,12 +60,12 @@ def test_held_out_records_belong_to_one_stage():
     given = {"val_data": Path("held_out.json"), "images": None, "pretrain_data": Path("a.json")}
     for stage, key in (("1", "pretrain"), ("2", "finetune")):
         overrides = {}
-        _take_held_out(argparse.Namespace(**given, stage=stage), overrides)
+        take_held_out(argparse.Namespace(**given, stage=stage), overrides)
         assert overrides == {key: {"val_data": "held_out.json"}}
     with pytest.raises(ConfigError, match="--val-data needs --stage 1"):
-        _take_held_out(argparse.Namespace(**given, stage="both"), {})
+        take_held_out(argparse.Namespace(**given, stage="both"), {})
     with pytest.raises(ConfigError, match="--images needs --data"):
-        _take_held_out(argparse.Namespace(**given | {"images": Path("pictures")}, stage="1"), {})
+        take_held_out(argparse.Namespace(**given | {"images": Path("pictures")}, stage="1"), {})
 
 
 def test_every_missing_place_is_said_at_once(call, tmp_path):

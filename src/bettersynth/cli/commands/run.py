@@ -159,7 +159,7 @@ def _data(args: argparse.Namespace, own: Any) -> int:
 
 
 def _train(args: argparse.Namespace, own: Any) -> int:
-    from bettersynth.cli.commands.train import shown
+    from bettersynth.cli.train_shown import shown
     from bettersynth.experiment.own import train_only
 
     made = train_only(own)

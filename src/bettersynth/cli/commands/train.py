@@ -14,6 +14,8 @@ from typing import Any
 
 from bettersynth.cli.kinds import positive
 from bettersynth.cli.render import print_facts, print_json
+from bettersynth.cli.train_shown import num_devices, show_plans, shown
+from bettersynth.cli.train_start import check_start, choose_start, take_held_out
 from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors, DataError
 from bettersynth.core.lang import t
 
@@ -221,7 +223,7 @@ def run(args: argparse.Namespace) -> int:
         for stage in ("pretrain", "finetune"):
             overrides.setdefault(stage, {}).setdefault("init_from", str(args.init_from))
     with noted(problems):
-        _take_held_out(args, overrides)
+        take_held_out(args, overrides)
     if args.shapes is not None:
         return _plan_shapes(args, overrides, problems)
     stages = _stages(args, overrides, problems)
@@ -262,9 +264,9 @@ def _stages(
     problems += [*_missing_flags(args), *_missing_places(args)]
     with noted(problems):
         if args.stage != "1" and args.pretrain_data is None and args.finetune_data is not None:
-            _choose_start(args, overrides)
+            choose_start(args, overrides)
         elif args.stage == "2":
-            _check_start(args)
+            check_start(args)
     # Stage 2's mistakes are said with stage 1's, before that has run for hours.
     asked = {"1": (1,), "2": (2,), "both": (1, 2)}[args.stage]
     is_known = args.processes or args.devices or "WORLD_SIZE" in os.environ or count_devices() == 1
@@ -292,108 +294,6 @@ def _other_stages(overrides: dict[str, dict[str, Any]], known: tuple[str, ...]) 
 def _once(problems: list[BetterSynthError]) -> list[BetterSynthError]:
     """A mistake that two checks found, such as an unknown preset, is said once."""
     return list({problem.body(): problem for problem in problems}.values())
-
-
-def _take_held_out(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]) -> None:
-    """Give ``--val-data`` to the one stage that is trained.
-
-    Raises:
-        ConfigError: there are two, whose records differ; or a flag of joint training is there without its data.
-    """
-    if args.images is not None:
-        raise ConfigError(t("{flag} needs {other}", flag="--images", other="--data RECORDS"))
-    if args.val_data is None:
-        return
-    if args.stage == "both" and args.pretrain_data is not None:
-        raise ConfigError(t("{flag} needs {other}", flag="--val-data", other="--stage 1 | --stage 2"))
-    overrides.setdefault("pretrain" if args.stage == "1" else "finetune", {})["val_data"] = str(args.val_data)
-
-
-def _check_start(args: argparse.Namespace) -> None:
-    """Stage 2 alone, with stage 1's data named: it begins with the stage 1 of its name, which must be there.
-
-    Raises:
-        ConfigError: it is not, or is not finished.
-    """
-    from bettersynth.core.artifact import Artifact
-    from bettersynth.train.stages import stage_folder
-
-    folder = stage_folder(args.out, 1, args.name)
-    if not Artifact.exists(folder):
-        raise ConfigError(
-            t("no finished stage 1 of this name"),
-            where=str(folder),
-            got=", ".join(_first_stages(args.out)) or t("none"),
-            expected=t("the name of a finished stage 1"),
-            hint=t("give its --name, or train it first: the same command with {flag}", flag="--stage 1"),
-        )
-
-
-def _first_stages(out: Path) -> list[str]:
-    """Names of the finished first stages in an output folder."""
-    from bettersynth.train.stages import stage_folder
-
-    pattern = stage_folder(out, 1, "*")
-    return sorted(
-        path.parent.name.removeprefix(pattern.name.rstrip("*"))
-        for path in pattern.parent.glob(f"{pattern.name}/manifest.json")
-    )
-
-
-def _choose_start(args: argparse.Namespace, overrides: dict[str, dict[str, Any]]) -> None:
-    """Let stage 2 begin with the finished stage 1 of the same name; say so, or say that it begins with none.
-
-    Raises:
-        ConfigError: stage 1 of this name is there but not finished.
-    """
-    import sys
-
-    from bettersynth.core.artifact import Artifact
-    from bettersynth.train.stages import stage_folder
-
-    stage_2 = overrides.setdefault("finetune", {})
-    if stage_2.get("adapter") or stage_2.get("init_from"):
-        return
-    folder = stage_folder(args.out, 1, args.name)
-    if not folder.is_dir():
-        note = t(
-            "warning: no stage 1 called {name} in {out}: stage 2 begins with an untrained projector; stage 1 is "
-            "trained first with --pretrain-data; finished there: {there}",
-            name=args.name,
-            out=args.out,
-            there=", ".join(_first_stages(args.out)) or t("none"),
-        )
-    elif not Artifact.exists(folder):
-        raise ConfigError(
-            t("stage 1 of this name is not finished"),
-            where=str(folder),
-            hint=t("finish it first with the command that began it (--stage 1), or choose another --name"),
-        )
-    else:
-        stage_2["adapter"] = str(folder)
-        note = t("stage 2 begins with the projector of {folder}", folder=folder)
-    print(note, file=sys.stderr)
-
-
-def shown(artifact: Any) -> dict[str, Any]:
-    """The facts of a finished stage that are worth a line."""
-    keys = (
-        "rows",
-        "rows_trained",
-        "rows_rejected",
-        "rows_sampled_out",
-        "steps",
-        "samples_seen",
-        "mean_loss",
-        "last_loss",
-    )
-    shown = {key: artifact.facts[key] for key in keys if key in artifact.facts}
-    return {**shown, "wall_s": artifact.run.get("wall_s"), "cpu_s": artifact.run.get("cpu_s")}
-
-
-def num_devices(args: argparse.Namespace) -> int:
-    """How many share the work: as said, or as torchrun says."""
-    return args.devices or int(os.environ.get("WORLD_SIZE") or args.processes or 1)
 
 
 def _plan(args: argparse.Namespace, stages: list[tuple[int, Any]]) -> int:
@@ -432,34 +332,3 @@ def _plan_shapes(
     raise_all(_once(problems), where="bettersynth train")
     plans = [plan_shapes(one, args.shapes, num_devices=num_devices(args), tokens=args.plan_tokens) for one in configs]
     return show_plans(args, plans)
-
-
-def show_plans(args: argparse.Namespace, plans: list[Any]) -> int:
-    """Print plans as tables, or as JSON."""
-    from dataclasses import asdict
-
-    from bettersynth.cli.render import print_rows
-
-    if args.json:
-        print_json([asdict(plan) for plan in plans])
-        return 0
-    for plan in plans:
-        facts = asdict(plan)
-        parts, cards = facts.pop("memory_bytes"), facts.pop("cards")
-        sizes = {key: facts.pop(f"{key}_bytes") for key in ("peak", "host", "disk")}
-        print_facts(facts)
-        print()
-        rows = [(t("device: {part}", part=part), _size(size)) for part, size in parts.items()]
-        rows += [(t("device, all at the peak"), _size(sizes["peak"])), (t("host memory"), _size(sizes["host"]))]
-        print_rows((t("memory and disk"), t("size")), [*rows, (t("disk"), _size(sizes["disk"]))], align="<>")
-        print()
-        rows = [
-            (card["name"], card["memory_gb"], t("yes") if card["fits"] else t("no"), card["hours"]) for card in cards
-        ]
-        print_rows((t("card"), "GB", t("fits"), t("hours, assumed")), rows, align="<><>")
-        print()
-    return 0
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
