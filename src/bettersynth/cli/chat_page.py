@@ -22,7 +22,7 @@ def build_page(talker: Talker, name: str, options: Mapping[str, Any]) -> Any:
 
     Args:
         name: shown on top.
-        options: of every answer: ``max_new_tokens``, ``temperature``, ``seed``.
+        options: of every answer: ``max_new_tokens``, ``temperature``, ``top_p``, ``stop``, ``seed``.
 
     Raises:
         MissingExtraError: Gradio is not installed.

@@ -8,6 +8,7 @@ from typing import Any
 
 from bettersynth.core.sample import LLAVA_IMAGE
 from bettersynth.core.seed import derive_seed
+from bettersynth.infer.stops import cut_at, settled
 
 Say = Callable[[str], None]
 Turn = tuple[str, str]
@@ -40,6 +41,8 @@ class Conversation:
         *,
         max_new_tokens: int = 256,
         temperature: float = 0.0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
         seed: int = 0,
         say: Say | None = None,
     ) -> str:
@@ -49,6 +52,8 @@ class Conversation:
             turns: the conversation so far, users and assistants in turn.
             picture: what the first turn shows: a path, bytes or a PIL image; the same for the whole conversation.
             temperature: 0 takes the likeliest token, as the evaluation does.
+            top_p: draw from the likeliest tokens whose chances reach this sum.
+            stop: strings that end the answer; it holds what stands before the first of them.
             seed: of sampling; the same conversation and seed give the same answer.
             say: called with each new piece of text.
 
@@ -56,6 +61,7 @@ class Conversation:
             DataError: a damaged picture, an empty turn, or a conversation longer than the model takes.
         """
         import torch
+        from transformers import StoppingCriteriaList
 
         messages: list[dict[str, Any]] = [
             # What a user types is text; a tag in it would stand for a picture that is not there.
@@ -69,18 +75,26 @@ class Conversation:
         inputs = inputs.to(self.model.device)
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
         if temperature > 0:
-            options["temperature"] = temperature
+            options |= {"temperature": temperature, "top_p": top_p}
             torch.manual_seed(derive_seed(seed, f"chat {len(turns)}"))
-        streamer = _Stream(self.processor.decode, say) if say is not None else None
+        begin = inputs["input_ids"].shape[1]
+
+        def is_over(ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+            texts = [str(self.processor.decode(row[begin:])) for row in ids]
+            return torch.tensor([cut_at(text, stop) != text for text in texts], device=ids.device)
+
+        if stop:
+            options["stopping_criteria"] = StoppingCriteriaList([is_over])
+        streamer = _Stream(self.processor.decode, say, stop) if say is not None else None
         ids = self.model.generate(**inputs, **options, streamer=streamer)
-        return str(self.processor.decode(ids[0, inputs["input_ids"].shape[1] :]))
+        return cut_at(str(self.processor.decode(ids[0, begin:])), stop)
 
 
 class _Stream:
-    """What ``generate`` hands its tokens to: says whole characters, never half of one."""
+    """What ``generate`` hands its tokens to: says whole characters, never half of one, and nothing of a stop string."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], say: Say) -> None:
-        self._decode, self._say = decode, say
+    def __init__(self, decode: Callable[[Sequence[int]], str], say: Say, stops: Sequence[str] = ()) -> None:
+        self._decode, self._say, self._stops = decode, say, stops
         self._ids: list[int] = []
         self._said, self._is_prompt = "", True
 
@@ -90,12 +104,12 @@ class _Stream:
             self._is_prompt = False
             return
         self._ids += [int(i) for i in value.flatten().tolist()]
-        text = self._decode(self._ids)
+        text = settled(cut_at(self._decode(self._ids), self._stops), self._stops)
         if text.startswith(self._said) and not text.endswith("\N{REPLACEMENT CHARACTER}"):
             self._say(text[len(self._said) :])
             self._said = text
 
     def end(self) -> None:
         """Say what is left; all of it again where later tokens changed what earlier ones meant."""
-        text = self._decode(self._ids)
+        text = cut_at(self._decode(self._ids), self._stops)
         self._say(text[len(self._said) :] if text.startswith(self._said) else f"\n{text}")

@@ -22,11 +22,11 @@ from bettersynth.core.lang import t
 from bettersynth.infer.unified_run import png
 from bettersynth.infer.unified_types import Part, UnifiedRequest, UnifiedResult, request_of
 
-MAX_ANSWERS, MAX_TOKENS, MAX_STEPS, MAX_PICTURES = 8, 8192, 250, 16
+MAX_ANSWERS, MAX_TOKENS, MAX_STEPS, MAX_PICTURES, MAX_STOPS = 8, 8192, 250, 16, 16
 MAX_PIXELS = 40_000_000
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _OPENAI_TEXT = (
-    "model messages stream n max_tokens max_completion_tokens temperature seed modalities user top_p stop "
+    "model messages stream n max_tokens max_completion_tokens temperature seed modalities user "
     "presence_penalty frequency_penalty response_format stream_options metadata prompt size quality style background "
     "logprobs store"
 )
@@ -97,7 +97,7 @@ def _requests(parts: tuple[Part, ...], body: Mapping[str, Any], output: Any) -> 
     options |= {
         "output": output,
         "max_new_tokens": tokens or options.get("max_new_tokens"),
-        "temperature": _number(body, "temperature"),
+        "temperature": _temperature(body),
         "image_size": _size(body),
     }
     request = request_of(UnifiedRequest(parts=parts), options)
@@ -116,6 +116,7 @@ def _check_bounds(request: UnifiedRequest) -> None:
         ("max_think_tokens", request.max_think_tokens, MAX_TOKENS),
         ("num_timesteps", steps, MAX_STEPS),
         ("max_outputs", request.max_outputs, MAX_ANSWERS),
+        ("stop", len(request.stop), MAX_STOPS),
         ("output", answers, MAX_ANSWERS),
     ):
         if value > most:
@@ -132,12 +133,13 @@ def _whole(body: Mapping[str, Any], key: str, *, least: int = 1, most: int | Non
     return value
 
 
-def _number(body: Mapping[str, Any], key: str) -> float | None:
-    value = body.get(key)
+def _temperature(body: Mapping[str, Any]) -> float | None:
+    """As asked; OpenAI's default of 1 for who gives ``top_p`` alone, which says nothing about greedy texts."""
+    value = body.get("temperature")
     if value is None:
-        return None
+        return None if body.get("top_p") is None else 1.0
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 10:
-        raise ConfigError(t("unsupported value"), where=key, got=value, expected="0 ... 10")
+        raise ConfigError(t("unsupported value"), where="temperature", got=value, expected="0 ... 10")
     return float(value)
 
 

@@ -13,7 +13,7 @@ which one did:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from bettersynth.core.seed import derive_seed
 from bettersynth.infer.image_rule import IMAGE_MARK, kinds_by_words
 from bettersynth.infer.unified_options import check_length, check_size
 from bettersynth.infer.unified_reading import Memory, Reader, rules_of
+from bettersynth.infer.unified_turn import THOUGHT_END, Turn
 from bettersynth.infer.unified_types import Decision, How, Output, Part, UnifiedRequest, UnifiedResult, request_of
 from bettersynth.models.bagel.autoencoder import AutoEncoder
 from bettersynth.models.bagel.context import read_text
 from bettersynth.models.bagel.draw import Drawing, DrawSettings, decode, draw, start_noise
-from bettersynth.models.bagel.generate import generate_text, logits_after
+from bettersynth.models.bagel.generate import Sampling, generate_text, logits_after
 from bettersynth.models.bagel.interleave import Interleaver
 from bettersynth.models.bagel.model import BagelModel
 from bettersynth.models.bagel.resize import ResizeRule, to_bytes
@@ -42,34 +43,6 @@ THINK_BEFORE_TEXT = (
 THINK_BEFORE_IMAGE = (
     "Plan the picture first. Between <think> and </think>, say what it has to show, where, and in which style."
 )
-_THOUGHT_END = "</think>"
-
-
-@dataclass
-class _Turn:
-    """One request on its way."""
-
-    request: UnifiedRequest
-    memory: Memory
-    generator: torch.Generator
-    plan: list[Decision]
-    how: How
-    think_ids: tuple[int, ...] | None
-    outputs: list[Output] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
-    next: Decision | None = None
-    is_done: bool = False
-    num_read: int = 0
-
-    @property
-    def is_edit(self) -> bool:
-        """Whether the conversation held a picture when the turn began."""
-        return sum(part.is_image for part in self.memory.parts) > self.num_images
-
-    @property
-    def num_images(self) -> int:
-        """Pictures of the answer so far."""
-        return sum(output.kind == "image" for output in self.outputs)
 
 
 class InterleaveInferencer:
@@ -141,8 +114,11 @@ class InterleaveInferencer:
         """Whether it can be answered at all.
 
         Raises:
-            ConfigError: a size beyond the model's table of positions, or texts beyond its longest context.
+            ConfigError: a size beyond the model's table of positions, texts beyond its longest context, or stop strings
+                without a tokenizer.
         """
+        if request.stop and self.reader.tokenizer is None:
+            raise ConfigError(t("stop strings need a tokenizer"), where="stop", expected=TOKENIZER_FILE)
         check_size(self.model.config, request.image_size)
         texts = [part.value for part in request.parts if not isinstance(part.value, Image.Image)]
         num_tokens = sum(len(self.reader.encode(text) if isinstance(text, str) else text) for text in texts)
@@ -169,7 +145,7 @@ class InterleaveInferencer:
 
     # -- one request ---------------------------------------------------------------------------------------------
 
-    def _begin(self, request: UnifiedRequest, memory: Memory) -> _Turn:
+    def _begin(self, request: UnifiedRequest, memory: Memory) -> Turn:
         self.check(request)
         generator = torch.Generator().manual_seed(request.seed)
         if isinstance(request.output, str):
@@ -184,7 +160,7 @@ class InterleaveInferencer:
         think = request.think if isinstance(request.think, tuple) else None
         if request.think is True:
             think = self.reader.encode(THINK_BEFORE_IMAGE if draws else THINK_BEFORE_TEXT)
-        turn = _Turn(request, memory, generator, plan, how, think)
+        turn = Turn(request, memory, generator, plan, how, think)
         if think is not None and not memory.parts:
             memory.parts.append(Part(think, is_own=True))
         memory.parts += request.parts
@@ -194,7 +170,7 @@ class InterleaveInferencer:
 
     # -- all requests in step ------------------------------------------------------------------------------------
 
-    def _run(self, turns: list[_Turn]) -> list[UnifiedResult]:
+    def _run(self, turns: list[Turn]) -> list[UnifiedResult]:
         while active := [turn for turn in turns if not turn.is_done]:
             self._decide(active)
             active = [turn for turn in active if not turn.is_done]
@@ -207,9 +183,9 @@ class InterleaveInferencer:
             for turn in turns
         ]
 
-    def _decide(self, turns: Sequence[_Turn]) -> None:
+    def _decide(self, turns: Sequence[Turn]) -> None:
         """What comes next in every turn."""
-        asking = [turn for turn in turns if turn.next is None and self._asks_model(turn)]
+        asking = [turn for turn in turns if turn.next is None and turn.asks_model]
         for turn in asking:
             self.reader.catch_up(turn.memory, draws=turn.memory.is_whole)
         for turn, decision in zip(asking, self._ask_model(asking), strict=True):
@@ -219,7 +195,7 @@ class InterleaveInferencer:
             if turn.next is None:
                 end = Decision("end", turn.how, t("nothing more is planned"))
                 turn.next = turn.plan.pop(0) if turn.plan else end
-            if turn.num_images + sum(o.kind == "text" for o in turn.outputs) >= self._most(turn):
+            if turn.num_images + sum(o.kind == "text" for o in turn.outputs) >= turn.most:
                 turn.next = Decision("end", turn.how, t("the longest answer is reached"))
             if turn.next.kind == "end":
                 turn.is_done = True
@@ -227,19 +203,7 @@ class InterleaveInferencer:
                 self.reader.catch_up(turn.memory, draws=True)
             turn.decisions.append(turn.next)
 
-    @staticmethod
-    def _most(turn: _Turn) -> int:
-        """Most outputs: explicit control says itself how many."""
-        return turn.request.max_outputs if isinstance(turn.request.output, str) else len(turn.request.output) + 1
-
-    @staticmethod
-    def _asks_model(turn: _Turn) -> bool:
-        """In ``auto`` the model is asked at the start; it goes on being asked if it has an opinion then."""
-        if not turn.memory.parts:
-            return False
-        return turn.how == "learned" or (turn.request.output == "auto" and not turn.decisions)
-
-    def _ask_model(self, turns: Sequence[_Turn]) -> list[Decision | None]:
+    def _ask_model(self, turns: Sequence[Turn]) -> list[Decision | None]:
         """The model's likeliest marker behind the last closing marker; None where ``auto`` finds it has no opinion."""
         if not turns:
             return []
@@ -259,61 +223,75 @@ class InterleaveInferencer:
             found.append(Decision(kind, "learned", reason) if is_taken else None)  # type: ignore[arg-type]
         return found
 
-    def _speak(self, turns: Sequence[_Turn]) -> None:
+    def _speak(self, turns: Sequence[Turn]) -> None:
         """Texts: together where length, temperature and end agree."""
         special = self.model.config.special
         for turn, answer in self._decoded(turns, lambda turn: turn.request.max_new_tokens, is_free=True):
             begun, turn.next = turn.next, None
             assert begun is not None
-            text, ids, is_cut = self.reader.text(answer.ids), tuple(answer.ids), False
-            if turn.how != "control" and self.reader.tokenizer is not None and IMAGE_MARK in text:
-                text, is_cut = text.split(IMAGE_MARK, 1)[0], True
-                ids = self.reader.encode(text)
+            whole = self.reader.text(answer.ids)
+            text = turn.up_to_stop(whole)
+            is_stopped, is_cut = text != whole, turn.how != "control" and IMAGE_MARK in text
+            if is_cut:
+                text, is_stopped = text.split(IMAGE_MARK, 1)[0], False
+            ids = self.reader.encode(text) if text != whole else tuple(answer.ids)
             if answer.end == special.image_start and not ids:  # it began with a picture
                 turn.how, turn.next = "learned", Decision("image", "learned", t("the model wrote an image start"))
                 continue
             turn.memory.parts.append(Part(ids, is_own=True))
-            if turn.think_ids is not None and _THOUGHT_END in text:
-                thought, text = text.split(_THOUGHT_END, 1)
+            if turn.think_ids is not None and THOUGHT_END in text:
+                thought, text = text.split(THOUGHT_END, 1)
                 turn.outputs.append(Output("thought", begun, thought.replace("<think>", "").strip()))
-            finish = "stop" if answer.is_ended or is_cut else "length"
+            finish = "stop" if answer.is_ended or is_cut or is_stopped else "length"
             turn.outputs.append(Output("text", begun, text.strip(), ids, finish))  # type: ignore[arg-type]
-            if answer.end == special.image_start:
+            if is_stopped:
+                if turn.how != "control":
+                    turn.next, turn.plan = Decision("end", "control", t("the text came to a stop string")), []
+            elif answer.end == special.image_start:
                 turn.how, turn.next = "learned", Decision("image", "learned", t("the model wrote an image start"))
             elif is_cut:
                 turn.next = Decision("image", "rule", t("the model wrote {mark}", mark=IMAGE_MARK))
                 turn.plan = [Decision("text", "rule", t("the text was cut at {mark}", mark=IMAGE_MARK))]
 
-    def _think(self, turns: Sequence[_Turn]) -> None:
+    def _think(self, turns: Sequence[Turn]) -> None:
         """Thoughts before the first picture: read into the full context alone, as the original does."""
         for turn, answer in self._decoded(turns, lambda turn: turn.request.max_think_tokens, is_free=False):
             read_text(self.model, [turn.memory.contexts.gen], [answer.ids])
-            text = self.reader.text(answer.ids).replace("<think>", "").split(_THOUGHT_END)[0].strip()
+            text = self.reader.text(answer.ids).replace("<think>", "").split(THOUGHT_END)[0].strip()
             finish = "stop" if answer.is_ended else "length"
             assert turn.next is not None
             turn.outputs.append(Output("thought", turn.next, text, tuple(answer.ids), finish))  # type: ignore[arg-type]
 
-    def _decoded(self, turns: Sequence[_Turn], length: Any, *, is_free: bool) -> Iterable[tuple[_Turn, Any]]:
+    def _decoded(self, turns: Sequence[Turn], length: Any, *, is_free: bool) -> Iterable[tuple[Turn, Any]]:
         special = self.model.config.special
-        groups: dict[tuple[int, float, bool], list[_Turn]] = {}
+        groups: dict[tuple[int, Sampling, bool], list[Turn]] = {}
         for turn in turns:
             self.reader.catch_up(turn.memory, draws=turn.memory.is_whole)
             may_start = is_free and turn.how != "control"
-            groups.setdefault((length(turn), turn.request.temperature, may_start), []).append(turn)
-        for (longest, temperature, may_start), members in groups.items():
+            sampling = Sampling(turn.request.temperature, turn.request.top_p)
+            groups.setdefault((length(turn), sampling, may_start), []).append(turn)
+        for (longest, sampling, may_start), members in groups.items():
             answers = generate_text(
                 self.model,
                 [turn.memory.contexts.gen for turn in members],
                 max_new_tokens=longest,
                 end_id=(special.eos, special.image_start) if may_start else None,
-                temperature=temperature,
+                sampling=sampling,
                 generators=[turn.generator for turn in members],
+                is_over=partial(self._is_stopped, members) if is_free else None,
             )
             yield from zip(members, answers, strict=True)
 
-    def _draw(self, turns: Sequence[_Turn]) -> None:
+    def _is_stopped(self, turns: Sequence[Turn], number: int, ids: Sequence[int]) -> bool:
+        turn = turns[number]
+        if not turn.request.stop:
+            return False
+        text = self.reader.text(ids)
+        return turn.up_to_stop(text) != text
+
+    def _draw(self, turns: Sequence[Turn]) -> None:
         """Pictures: together where the settings agree, whatever their sizes."""
-        groups: dict[DrawSettings, list[_Turn]] = {}
+        groups: dict[DrawSettings, list[Turn]] = {}
         for turn in turns:
             settings = turn.request.drawing(has_image=turn.is_edit)
             groups.setdefault(settings, []).append(turn)
@@ -327,7 +305,7 @@ class InterleaveInferencer:
                 turn.outputs.append(Output("image", begun, image=image, latent=latent))
                 turn.memory.parts.append(Part(image, is_own=True))
 
-    def _drawing(self, turn: _Turn) -> Drawing:
+    def _drawing(self, turn: Turn) -> Drawing:
         request, contexts, stride = turn.request, turn.memory.contexts, self.model.config.latent_stride_px
         width, height = request.image_size or contexts.image_hw[::-1]
         rows, cols = (max(1, side // stride) for side in (height, width))

@@ -32,12 +32,13 @@ RENAMED = {
 _LEAST = {"max_new_tokens": 1, "max_think_tokens": 1, "max_outputs": 1, "num_timesteps": 2}
 _RANGES = {
     "temperature": (0.0, math.inf),
+    "top_p": (0.0, 1.0),
     "timestep_shift": (0.0, math.inf),
     "cfg_text_scale": (0.0, math.inf),
     "cfg_img_scale": (0.0, math.inf),
     "cfg_renorm_min": (0.0, 1.0),
 }
-_ABOVE = ("timestep_shift",)  # its lower bound itself would put every point in time at 0
+_ABOVE = ("timestep_shift", "top_p")  # the lower bound itself would put every point in time at 0, or leave no token
 
 
 def checked(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,9 +104,18 @@ def _checked(name: str, value: Any) -> Any:
         raise _wrong(name, value, t("one of: {names}", names="auto, learned, rule, text, image, text,image …"))
     if name == "image_size":
         return parse_size(value)
+    if name == "stop":
+        return _stops(value)
     if name == "cfg_interval":
         return _interval(value)
     return tuple(value) if name == "think" and not isinstance(value, bool) else value
+
+
+def _stops(value: Any) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not _are_texts(texts) or "" in texts:
+        raise _wrong("stop", value, t("a text or a list of texts, none of them empty"))
+    return tuple(texts)
 
 
 def _interval(value: Any) -> tuple[float, float]:
@@ -117,7 +127,8 @@ def _interval(value: Any) -> tuple[float, float]:
 def _range(name: str) -> str:
     low, high = _RANGES[name]
     if name in _ABOVE:
-        return t("a number above {n}", n=f"{low:g}")
+        bound = t("a number above {n}", n=f"{low:g}")
+        return bound if high == math.inf else t("{bound}, at most {n}", bound=bound, n=f"{high:g}")
     return t("a number of at least {n}", n=f"{low:g}") if high == math.inf else f"{low:g} ... {high:g}"
 
 

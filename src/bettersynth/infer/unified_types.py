@@ -128,6 +128,9 @@ class UnifiedRequest:
         max_new_tokens: longest text.
         max_think_tokens: longest thought.
         temperature: of text; 0 is greedy.
+        top_p: of text: draw from the likeliest tokens whose chances reach this sum; no effect when greedy.
+        stop: strings that end a text; it holds what stands before the first of them. They are not looked for in
+            thoughts. What was explicitly asked for still follows; else the answer ends there.
         seed: of start noise and drawn text; equal seeds give equal answers, whatever else is in the batch.
         settings: guidance and steps; by default those for editing if a picture was given, else for text to image.
         overrides: (name, value) of single settings over these.
@@ -142,6 +145,8 @@ class UnifiedRequest:
     max_new_tokens: int = 512
     max_think_tokens: int = 1000
     temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
     seed: int = 0
     settings: DrawSettings | None = None
     overrides: tuple[tuple[str, Any], ...] = ()

@@ -56,6 +56,29 @@ def test_pieces_add_up_and_seeds_decide(talker, picture):
         talker.answer([("user", "")])
 
 
+def test_top_p_and_stop_strings(talker, picture):
+    turns = [("user", "What is this?")]
+    whole = talker.answer(turns, picture, max_new_tokens=6)
+    options = {"max_new_tokens": 6, "temperature": 5.0, "seed": 1}
+    assert talker.answer(turns, picture, top_p=1e-6, **options) == whole != talker.answer(turns, picture, **options)
+    stop = whole[2:4]
+    pieces: list[str] = []
+    cut = talker.answer(turns, picture, max_new_tokens=6, stop=[stop], say=pieces.append)
+    assert cut == whole[: whole.index(stop)] == "".join(pieces).strip()
+
+
+def test_nothing_of_a_stop_string_is_said():
+    import torch
+
+    said: list[str] = []
+    stream = _Stream(lambda ids: "ab\n\nc"[: len(ids)], said.append, ["\n\n"])
+    stream.put(torch.tensor([[5]]))
+    for token in range(5):
+        stream.put(torch.tensor([token]))
+    stream.end()
+    assert said == ["a", "b", "", "", "", ""]
+
+
 def test_half_characters_wait_for_the_rest():
     import torch
 
@@ -110,13 +133,16 @@ def test_the_terminal_loop(call, picture, monkeypatch):
     assert "cannot be answered" in done.err and "image not found: /image nowhere.png" in done.err
     assert "no such command: /what" in done.err
     assert [call[1] for call in talker.calls] == [None, None, None, picture]
-    assert talker.calls[0][2] == {"max_new_tokens": 256, "temperature": 0.0, "seed": 0}
+    assert talker.calls[0][2] == {"max_new_tokens": 256, "temperature": 0.0, "seed": 0, "top_p": 1.0, "stop": []}
 
 
 def test_what_is_refused(call, picture, tmp_path, monkeypatch):
     assert "no checkpoint here" in call("chat", tmp_path, expect=1).err
     assert "image not found" in call("chat", CHECKPOINT, "--image", "gone.png", expect=1).err
     assert "unsupported value" in call("chat", CHECKPOINT, "--temperature", "-1", expect=2).err
+    assert "0 < P" in call("chat", CHECKPOINT, "--temperature", "1", "--top-p", "0", expect=2).err
+    assert "--temperature" in call("chat", CHECKPOINT, "--top-p", "0.5", expect=2).err
+    assert "--stop" in call("chat", CHECKPOINT, "--stop", "", expect=2).err
     assert "--ask TEXT" in call("chat", CHECKPOINT, "--json", expect=2).err
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert "bettersynth[web]" in call("chat", CHECKPOINT, "--web", expect=2).err

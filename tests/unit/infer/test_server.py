@@ -115,6 +115,21 @@ def test_several_answers_streams_and_pictures_alone(server):
     assert Image.open(io.BytesIO(base64.b64decode(made["data"][0]["b64_json"]))).size == (16, 8)
 
 
+def test_stop_and_top_p_are_obeyed(server):
+    whole = _chat(server, "what is this", output="text")[1]["choices"][0]
+    cut = _chat(server, "what is this", output="text", stop=" ")[1]
+    assert whole["finish_reason"] == "length" and cut["choices"][0]["finish_reason"] == "stop"
+    assert cut["choices"][0]["message"]["content"] == whole["message"]["content"].split()[0]
+    assert cut["usage"]["completion_tokens"] == 1
+    narrow = _chat(server, "what is this", output="text", top_p=1e-6, seed=1)[1]["choices"][0]["message"]
+    assert narrow["content"] == whole["message"]["content"]
+    body = {"messages": [{"role": "user", "content": "a"}]}
+    (alone,) = chat_call({**body, "top_p": 0.9}).requests  # OpenAI's temperature is 1 where none is given
+    (greedy,) = chat_call({**body, "top_p": 0.9, "temperature": 0, "stop": ["a", "b"]}).requests
+    assert (alone.temperature, alone.top_p) == (1.0, 0.9)
+    assert (greedy.temperature, greedy.stop) == (0.0, ("a", "b"))
+
+
 def test_clients_are_answered_together_and_alike(inferencer):
     sizes, first = [], threading.Event()
 
@@ -181,6 +196,11 @@ def test_one_clients_mistake_is_not_anothers(server, inferencer):
         ({"messages": [{"role": "user", "content": "a"}], "cfg_interval": [1]}, "two numbers"),
         ({"messages": [{"role": "user", "content": "a"}], "max_new_tokens": 10**9}, "1 ... 8192"),
         ({"messages": [{"role": "user", "content": "a"}], "steps": 10**6}, "1 ... 250"),
+        ({"messages": [{"role": "user", "content": "a"}], "top_p": 0}, "above 0, at most 1"),
+        ({"messages": [{"role": "user", "content": "a"}], "top_p": 1.5}, "above 0, at most 1"),
+        ({"messages": [{"role": "user", "content": "a"}], "stop": ""}, "none of them empty"),
+        ({"messages": [{"role": "user", "content": "a"}], "stop": [1]}, "none of them empty"),
+        ({"messages": [{"role": "user", "content": "a"}], "stop": ["a"] * 17}, "1 ... 16"),
         ({"messages": [{"role": "user", "content": "a"}], "output": ["image"] * 9}, "1 ... 8"),
     ],
 )

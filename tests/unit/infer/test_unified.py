@@ -143,6 +143,30 @@ def test_thoughts_are_kept_apart(inferencer, monkeypatch):
     assert said.thoughts == ("cup",) and said.text == "blue cup"
 
 
+def test_stop_strings_end_texts(inferencer, monkeypatch):
+    whole = inferencer.unified_generate("what is this", output="text", max_new_tokens=6)
+    cut = inferencer.unified_generate("what is this", output="text", max_new_tokens=6, stop=" ")
+    assert len(whole.outputs[0].ids) == 6 and whole.outputs[0].finish == "length"
+    assert cut.text == whole.text.split()[0] and len(cut.outputs[0].ids) == 1 and cut.outputs[0].finish == "stop"
+    _script(monkeypatch, inferencer, *["the ball the cup the end"] * 2, "<think> a ball </think> the ball the")
+    asked = inferencer.unified_generate("a story", output=("text", "image"), stop=["end", "cup"], **QUICK)
+    assert _shape(asked) == [("text", "control"), ("image", "control")] and asked.text == "the ball the"
+    free = inferencer.unified_generate("tell a story with pictures", output="rule", stop="ball", **QUICK)
+    assert _shape(free) == [("text", "rule")] and "stop string" in free.decisions[-1].reason
+    thought = inferencer.unified_generate("what is this", output="text", think=True, stop="ball", **QUICK)
+    assert (thought.thoughts, thought.text) == (("a ball",), "the")
+    monkeypatch.setattr(inferencer.reader, "tokenizer", None)
+    with pytest.raises(ConfigError, match="need a tokenizer"):
+        inferencer.unified_generate([5, 6], output="text", stop="a", **QUICK)
+
+
+def test_top_p_reaches_the_draws(inferencer):
+    options = {"output": "text", "max_new_tokens": 8, "temperature": 3.0, "seed": 4}
+    greedy = inferencer.unified_generate("what is this", **{**options, "temperature": 0.0})
+    drawn, narrow = (inferencer.unified_generate("what is this", top_p=p, **options) for p in (1.0, 1e-6))
+    assert narrow.outputs[0].ids == greedy.outputs[0].ids != drawn.outputs[0].ids
+
+
 def test_the_learned_position_is_the_one_that_training_teaches(inferencer):
     """Logits behind a closing marker equal those of reading it, for texts and for pictures, also side by side."""
     model, special = inferencer.model, inferencer.model.config.special
@@ -345,6 +369,8 @@ def test_the_command(bagel_folder, tmp_path: Path, call):
 def test_mistakes_of_the_command(bagel_folder, tmp_path, call):
     assert "nothing was asked" in call("generate", "--model", bagel_folder, expect=2).err
     assert "1024x768" in call("generate", "--model", bagel_folder, "a", "--size", "big", expect=2).err
+    assert "--temperature" in call("generate", "--model", bagel_folder, "a", "--top-p", "0.5", expect=2).err
+    assert "none of them empty" in call("generate", "--model", bagel_folder, "a", "--stop", "", expect=2).err
     assert "model folder not found" in call("generate", "--model", tmp_path / "gone", "a", expect=1).err
     gone = call("generate", "--model", bagel_folder, "--image", "gone.png", "a", expect=1).err
     assert "image not found" in gone and "--image" in gone

@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ask", action="append", default=[], metavar="TEXT", help=t("ask this and end; several are one conversation"))
     add("--max-new-tokens", type=int, default=256, metavar="N", help=t("longest answer in tokens (default: 256)"))
     add("--temperature", type=float, default=0.0, metavar="T", help=t("above 0: sample (default: 0, the likeliest)"))
+    add("--top-p", type=float, metavar="P", help=t("draw from the likeliest tokens that have this chance together"))
+    add("--stop", action="append", default=[], metavar="TEXT", help=t("end an answer before this; may be repeated"))
     add("--seed", type=int, default=0, metavar="N", help=t("of sampling (default: 0)"))
     add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     add("--device", default="auto", help=t("auto, cpu, cuda or cuda:N"))
@@ -81,9 +83,16 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
         raise DataError(t("image not found"), where=str(args.image))
     if args.max_new_tokens < 1 or args.temperature < 0:
         raise ConfigError(t("unsupported value"), got=f"{args.max_new_tokens}, {args.temperature}", expected="≥ 1, ≥ 0")
+    if args.top_p is not None and not 0 < args.top_p <= 1:
+        raise ConfigError(t("unsupported value"), where="--top-p", got=args.top_p, expected="0 < P ≤ 1")
+    if args.top_p is not None and not args.temperature:
+        raise ConfigError(t("{flag} needs {other}", flag="--top-p", other="--temperature T"))
+    if "" in args.stop:
+        raise ConfigError(t("unsupported value"), where="--stop", got='""')
     if args.json and not args.ask:
         raise ConfigError(t("{flag} needs {other}", flag="--json", other="--ask TEXT"))
-    return {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "seed": args.seed}
+    options = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "seed": args.seed}
+    return {**options, "top_p": args.top_p or 1.0, "stop": args.stop}
 
 
 def _ask(args: argparse.Namespace, talker: Any, options: dict[str, Any]) -> int:

@@ -40,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--count", type=positive, default=1, metavar="N", help=t("answers to each request, with seeds that count up"))
     add("--max-new-tokens", type=positive, default=512, metavar="N", help=t("longest text (default: 512)"))
     add("--temperature", type=float, default=0.0, metavar="T", help=t("of text; 0 takes the likeliest token (default)"))
+    add("--top-p", type=float, metavar="P", help=t("draw from the likeliest tokens that have this chance together"))
+    add("--stop", action="append", metavar="TEXT", help=t("end a text before this; may be given several times"))
     add("--steps", type=positive, help=t("points in time of a drawing (default: 50)"))
     add("--shift", type=float, help=t("shift of the time towards noise (default: 3)"))
     add("--cfg-text", type=float, help=t("guidance by the text (default: 4)"))
@@ -59,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     from bettersynth.infer.unified_options import parse_size
 
+    if args.top_p is not None and not args.temperature:
+        raise ConfigError(t("{flag} needs {other}", flag="--top-p", other="--temperature T"))
     return {
         "output": args.output,
         "think": args.think,
@@ -66,6 +70,8 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "max_new_tokens": args.max_new_tokens,
         "temperature": args.temperature,
+        "top_p": args.top_p,
+        "stop": args.stop,
         "num_timesteps": args.steps,
         "timestep_shift": args.shift,
         "cfg_text_scale": args.cfg_text,

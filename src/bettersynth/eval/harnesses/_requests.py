@@ -74,12 +74,3 @@ def _encoded(picture: Any) -> ImageRef | bytes:
     stream = io.BytesIO()
     picture.convert("RGB").save(stream, "PNG")  # lossless: the checkpoint sees the harness's pixels
     return stream.getvalue()
-
-
-def cut_at(text: str, stops: Sequence[str]) -> str:
-    """The text up to the first of the stop strings.
-
-    >>> cut_at("red.\\n\\nblue", ["\\n\\n", ""])
-    'red.'
-    """
-    return min((text.partition(stop)[0] for stop in stops if stop), key=len, default=text)

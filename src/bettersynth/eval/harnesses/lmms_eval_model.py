@@ -14,6 +14,7 @@ from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
 from bettersynth.eval.harnesses import _requests
 from bettersynth.infer.protocols import Decoding
+from bettersynth.infer.stops import cut_at
 
 MAX_NEW_TOKENS = 1024
 """As lmms-eval's own models take it where a task says nothing."""
@@ -64,7 +65,7 @@ class BetterSynth(lmms):  # type: ignore[misc]
             asked = [self._request(index, requests[index].args) for index in members]
             for index, answer in zip(members, self.chat.generate(asked, Decoding(most)), strict=True):
                 context, settings = requests[index].args[:2]
-                answers[index] = _requests.cut_at(answer.text, _stops(settings))
+                answers[index] = cut_at(answer.text, _stops(settings))
                 self.cache_hook.add_partial("generate_until", (context, settings), answers[index])
         return [answers[index] for index in range(len(requests))]
 

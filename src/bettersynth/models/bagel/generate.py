@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,32 @@ import torch
 from bettersynth.models.bagel.context import Context, forward, token_blocks
 from bettersynth.models.bagel.model import BagelModel
 from bettersynth.models.layers.mot import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: 0 is greedy, whatever ``top_p`` is.
+        top_p: tokens are drawn from the likeliest ones whose chances reach this sum (Holtzman et al. 2020).
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def choose(self, logits_V: torch.Tensor, generator: torch.Generator | None) -> int:
+        """The next token."""
+        if self.temperature <= 0:
+            return int(logits_V.argmax())
+        chances = torch.softmax(logits_V / self.temperature, dim=-1).cpu()
+        if self.top_p < 1:
+            ordered, places = chances.sort(descending=True, stable=True)
+            chances[places[ordered.cumsum(-1) - ordered >= self.top_p]] = 0.0  # before the likeliest stands nothing
+        return int(torch.multinomial(chances, 1, generator=generator))
+
+
+GREEDY = Sampling()
 
 
 @dataclass
@@ -29,8 +55,9 @@ def generate_text(
     *,
     max_new_tokens: int,
     end_id: int | Collection[int] | None = None,
-    temperature: float = 0.0,
+    sampling: Sampling = GREEDY,
     generators: Sequence[torch.Generator] | None = None,
+    is_over: Callable[[int, Sequence[int]], bool] | None = None,
     keeps_logits: bool = False,
 ) -> list[Answer]:
     """Continue every context with a text. The contexts are left as they were; add the answer with ``read_text``.
@@ -40,8 +67,9 @@ def generate_text(
         contexts: what was read, no object twice; each ends on its own, however long the others go on.
         max_new_tokens: longest answer.
         end_id: token (or tokens) that ends an answer, by default the end of a text; it is not in the answer.
-        temperature: 0 is greedy.
+        sampling: how tokens are chosen.
         generators: one per context, for drawing.
+        is_over: asked with the number of a context and its new ids after each of them; True ends that answer.
         keeps_logits: keep the logits (V,) of every step (for tests).
     """
     special = model.config.special
@@ -57,7 +85,7 @@ def generate_text(
         still = []
         for row, i in enumerate(alive):
             contexts[i].advance(1, 1, fed[i])
-            token = _choose(logits[row], temperature, generators[i] if generators else None)
+            token = sampling.choose(logits[row], generators[i] if generators else None)
             if keeps_logits:
                 answers[i].logits.append(logits[row])
             answers[i].is_ended = token in ends
@@ -66,7 +94,8 @@ def generate_text(
             else:
                 answers[i].ids.append(token)
                 fed[i] = token
-                still.append(i)
+                if is_over is None or not is_over(i, answers[i].ids):
+                    still.append(i)
         alive = still
         if not alive:
             break
@@ -93,10 +122,3 @@ def logits_after(model: BagelModel, contexts: Sequence[Context], last: Sequence[
             context.length, context.next_rope = context.length + 1, context.next_rope + 1
     hidden = model.decoder.final_norms(Rows(rows.und, rows.gen)).und
     return list(model.language_model.lm_head(hidden).float())
-
-
-def _choose(logits_V: torch.Tensor, temperature: float, generator: torch.Generator | None) -> int:
-    if temperature <= 0:
-        return int(logits_V.argmax())
-    chances = torch.softmax(logits_V / temperature, dim=-1).cpu()
-    return int(torch.multinomial(chances, 1, generator=generator))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from bettersynth.models.bagel.context import Context, read_text, read_vae_image, read_vit_image
 from bettersynth.models.bagel.draw import Drawing, DrawSettings, decode, draw, start_noise
-from bettersynth.models.bagel.generate import generate_text
+from bettersynth.models.bagel.generate import Sampling, generate_text
 from bettersynth.models.bagel.model import BagelModel
 from bettersynth.models.bagel.resize import VAE_RULE, VIT_RULE, ResizeRule, on_white, to_bytes, to_pixels
 
@@ -162,7 +162,7 @@ class Interleaver:
                 self.model,
                 [states[i].gen for i, _ in members],
                 max_new_tokens=max_new_tokens,
-                temperature=temperature,
+                sampling=Sampling(temperature),
                 generators=[torch.Generator().manual_seed(request.seed) for _, request in members],
             )
             answers |= {i: answer.ids for (i, _), answer in zip(members, found, strict=True)}

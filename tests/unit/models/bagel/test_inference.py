@@ -10,7 +10,7 @@ from bettersynth.core.errors import ConfigError
 from bettersynth.models.bagel import draw as drawing_module
 from bettersynth.models.bagel.context import Context, read_text
 from bettersynth.models.bagel.draw import Drawing, DrawSettings, draw, start_noise
-from bettersynth.models.bagel.generate import generate_text
+from bettersynth.models.bagel.generate import Sampling, generate_text
 from bettersynth.models.bagel.interleave import Interleaver, Request
 from bettersynth.models.bagel.resize import ResizeRule, on_white
 
@@ -45,10 +45,40 @@ def test_drawn_text_depends_on_its_seed(tiny_model):
     def ids(seed):
         generators = [torch.Generator().manual_seed(seed)]
         context = _read(tiny_model, [1, 2])
-        options = {"max_new_tokens": 12, "end_id": -1, "temperature": 2.0}
+        options = {"max_new_tokens": 12, "end_id": -1, "sampling": Sampling(2.0)}
         return generate_text(tiny_model, [context], generators=generators, **options)[0].ids
 
     assert ids(1) == ids(1) != ids(2)
+
+
+def test_only_the_likeliest_tokens_that_reach_top_p_are_drawn(tiny_model):
+    logits = torch.tensor([0.2, 0.5, 0.05, 0.25]).log()
+    generator = torch.Generator().manual_seed(0)
+    for top_p, allowed in ((0.5, {1}), (0.6, {1, 3}), (0.9, {0, 1, 3}), (1.0, {0, 1, 2, 3})):
+        assert {Sampling(1.0, top_p).choose(logits, generator) for _ in range(300)} == allowed
+    assert {Sampling(0.0, 0.9).choose(logits, generator) for _ in range(9)} == {1}
+    generators = [torch.Generator().manual_seed(1)]
+    narrow = {"sampling": Sampling(2.0, 1e-6), "generators": generators}
+    greedy, drawn = (
+        generate_text(tiny_model, [_read(tiny_model, [1, 2])], max_new_tokens=6, end_id=-1, **options)[0].ids
+        for options in ({}, narrow)
+    )
+    assert greedy == drawn
+
+
+def test_an_answer_that_is_over_is_not_continued(tiny_model):
+    prompts = [[1, 2], [3, 4, 5, 6]]
+    contexts = [_read(tiny_model, prompt) for prompt in prompts]
+    asked = []
+    answers = generate_text(
+        tiny_model,
+        contexts,
+        max_new_tokens=6,
+        end_id=-1,
+        is_over=lambda number, ids: asked.append((number, len(ids))) or (number == 0 and len(ids) == 2),
+    )
+    assert [len(answer.ids) for answer in answers] == [2, 6] and (0, 3) not in asked
+    assert not answers[0].is_ended
 
 
 @pytest.mark.parametrize(
