@@ -19,11 +19,14 @@ from PIL import Image
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.fingerprint import digest_json
 from bettersynth.core.lang import t
+from bettersynth.infer.unified_options import parse_size
 from bettersynth.infer.unified_run import png
 from bettersynth.infer.unified_types import Part, UnifiedRequest, UnifiedResult, request_of
 
 MAX_ANSWERS, MAX_TOKENS, MAX_STEPS, MAX_PICTURES, MAX_STOPS = 8, 8192, 250, 16, 16
 MAX_PIXELS = 40_000_000
+"""Of a picture that comes in; those that go out have sides of at most ``MAX_SIDE_PX``."""
+MAX_SIDE_PX = 2048
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _OPENAI_TEXT = (
     "model messages stream n max_tokens max_completion_tokens temperature seed modalities user "
@@ -121,6 +124,13 @@ def _check_bounds(request: UnifiedRequest) -> None:
     ):
         if value > most:
             raise ConfigError(t("unsupported value"), where=name, got=value, expected=f"1 ... {most}")
+    if request.image_size is not None and max(request.image_size) > MAX_SIDE_PX:
+        raise ConfigError(
+            t("a picture of this size is not drawn here"),
+            where="image_size",
+            got="x".join(map(str, request.image_size)),
+            expected=t("sides of at most {n} pixels, and what the model can draw", n=MAX_SIDE_PX),
+        )
 
 
 def _whole(body: Mapping[str, Any], key: str, *, least: int = 1, most: int | None = None) -> int | None:
@@ -147,12 +157,7 @@ def _size(body: Mapping[str, Any]) -> tuple[int, int] | None:
     value = body.get("image_size", body.get("size"))
     if value is None or value == "auto":
         return None
-    sides = value.lower().split("x") if isinstance(value, str) else value
-    try:
-        width, height = (int(side) for side in sides)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(t("unsupported value"), where="size", got=value, expected="1024x768") from error
-    return width, height
+    return parse_size(value, "size")
 
 
 def _message(message: Any, where: str) -> list[Part]:

@@ -56,12 +56,32 @@ def parse_size(value: Any, where: str = "image_size") -> tuple[int, int]:
     Raises:
         ConfigError: it is something else.
     """
+    sides = _sides(value)
+    if sides is None:
+        raise _wrong(where, value, t("WIDTHxHEIGHT, e.g. 1024x768"))
+    return sides
+
+
+def parse_shape(value: Any) -> tuple[int, int]:
+    """The original's ``image_shapes``, height first, as (width, height).
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    sides = _sides(value)
+    if sides is None:
+        raise _wrong("image_shapes", value, t("HEIGHT and WIDTH, the height first, e.g. [768, 1024]"))
+    return sides[::-1]
+
+
+def _sides(value: Any) -> tuple[int, int] | None:
+    """Two whole numbers of at least 1, as a list or with an x between them; None for anything else."""
     sides = value.lower().split("x") if isinstance(value, str) else value
     if isinstance(sides, (list, tuple)) and len(sides) == 2:
         width, height = (int(side) if isinstance(side, str) and side.isdecimal() else side for side in sides)
         if _is_whole(width) and _is_whole(height) and min(width, height) > 0:
             return int(width), int(height)
-    raise _wrong(where, value, t("WIDTHxHEIGHT, e.g. 1024x768"))
+    return None
 
 
 def check_size(config: BagelConfig, size: tuple[int, int] | None) -> None:

@@ -15,7 +15,7 @@ from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
 from bettersynth.infer.image_rule import Kind
-from bettersynth.infer.unified_options import RENAMED, checked, parse_size
+from bettersynth.infer.unified_options import RENAMED, checked, parse_shape
 from bettersynth.models.bagel.draw import DrawSettings
 
 How = Literal["control", "learned", "rule"]
@@ -154,14 +154,15 @@ class UnifiedRequest:
     noise: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        kinds = () if isinstance(self.output, str) else self.output
-        if (isinstance(self.output, str) and self.output not in MODES) or any(
-            k not in ("text", "image") for k in kinds
-        ):
+        if isinstance(self.output, str):
+            is_known = self.output in MODES
+        else:  # an answer of nothing is none
+            is_known = len(self.output) > 0 and all(kind in ("text", "image") for kind in self.output)
+        if not is_known:
             raise ConfigError(
                 t("unsupported value"),
                 where="output",
-                got=self.output if isinstance(self.output, str) else ",".join(self.output),
+                got=self.output if isinstance(self.output, str) else ",".join(self.output) or "[]",
                 expected=t("one of: {names}", names=", ".join((*MODES, "text", "image", "text,image …"))),
             )
         for name in ("max_new_tokens", "max_think_tokens", "max_outputs"):
@@ -264,9 +265,8 @@ def _known(options: Mapping[str, Any]) -> dict[str, Any]:
     if "max_think_token_n" in given:  # the original counts the marker that is fed first
         longest = checked({"max_new_tokens": given.pop("max_think_token_n")})["max_new_tokens"] - 1
         given |= {"max_think_tokens": longest, "max_new_tokens": given.get("max_new_tokens", longest)}
-    if "image_shapes" in given:  # (height, width)
-        height, width = parse_size(given.pop("image_shapes"), "image_shapes")
-        given.setdefault("image_size", (width, height))
+    if "image_shapes" in given:
+        given.setdefault("image_size", parse_shape(given.pop("image_shapes")))
     given = checked(given)
     if isinstance(given.get("output"), str) and given["output"] not in MODES:
         given["output"] = tuple(given["output"].replace(" ", "").split(","))

@@ -168,6 +168,18 @@ def test_clients_are_answered_together_and_alike(inferencer):
     assert both[0] == both[1]
 
 
+@pytest.mark.parametrize("key", ["image_shapes", "image_size", "size"])
+def test_huge_pictures_are_refused_whatever_the_model_takes(key):
+    """No model is asked: this is the server's own bound."""
+    body = {"messages": [{"role": "user", "content": "draw"}]}
+    for sides in ([100000, 8], [8, 100000], "100000x100000"):
+        with pytest.raises(ConfigError, match="size is not drawn here") as caught:
+            chat_call({**body, key: sides})
+        assert "at most 2048 pixels" in str(caught.value.expected)
+    (request,) = chat_call({**body, key: [16, 32]}).requests
+    assert request.image_size == ((32, 16) if key == "image_shapes" else (16, 32))
+
+
 def test_one_clients_mistake_is_not_anothers(server, inferencer):
     status, refused = _chat(server, "draw", output="image", size="2000x8")
     assert status == 400 and "sides of 4 to 24 pixels" in refused["error"]["message"]
@@ -202,6 +214,8 @@ def test_one_clients_mistake_is_not_anothers(server, inferencer):
         ({"messages": [{"role": "user", "content": "a"}], "stop": [1]}, "none of them empty"),
         ({"messages": [{"role": "user", "content": "a"}], "stop": ["a"] * 17}, "1 ... 16"),
         ({"messages": [{"role": "user", "content": "a"}], "output": ["image"] * 9}, "1 ... 8"),
+        ({"messages": [{"role": "user", "content": "a"}], "output": []}, "output"),
+        ({"messages": [{"role": "user", "content": "a"}], "image_shapes": "big"}, "the height first"),
     ],
 )
 def test_wrong_requests_are_told_in_openai_form(server, body, said):
