@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from bettersynth.engine.ray import RayPool
 
 WORK = ".work"
+_EARLIER_TRACE = "trace.parquet"  # what versions before trace.arrows wrote
 _ROWS_AT_ONCE, _MODEL_ROWS_AT_ONCE = 4096, 256
 _PICTURES_AT_ONCE = 64  # decoded pictures stay in memory, some megabytes each, until the last operator has seen them
 
@@ -187,7 +188,7 @@ def _run(
     done = _finished(out, run_key)
     if done is not None:
         return done
-    (out / MANIFEST).unlink(missing_ok=True)
+    _forget_result(out, _export(planned).name)
     shards = [_Shard(digest_json([base, shard.file, shard.span.first_line, shard.digest])) for shard in source.shards]
     state = _State(shards)
     folders = stage_folders(planned)
@@ -526,6 +527,17 @@ def _sweep(out: Path, work: Path, name: str) -> None:
     for leftovers in [*places, (work / "scores").glob(".*")]:
         for path in leftovers:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+
+def _forget_result(out: Path, name: str) -> None:
+    """The folder holds no finished result from now on; an earlier version's trace would not belong to the next one.
+
+    Args:
+        name: of the result to come, which takes the place of a file of that name itself.
+    """
+    (out / MANIFEST).unlink(missing_ok=True)
+    if name != _EARLIER_TRACE:
+        (out / _EARLIER_TRACE).unlink(missing_ok=True)
 
 
 def _clean(work: Path, state: _State) -> None:

@@ -107,6 +107,20 @@ def test_running_again_does_nothing_and_a_new_threshold_keeps_the_scores(recipe:
     assert second.facts["rows_out"] < first.facts["rows_out"]
 
 
+def test_an_earlier_versions_trace_does_not_stay_beside_a_new_result(recipe: Any, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    process(recipe("  - words_num_filter: {min_num: 5}\n"), out=out, workers=1)
+    (out / "trace.parquet").write_bytes(b"as versions before trace.arrows wrote it")
+    process(recipe("  - words_num_filter: {min_num: 5}\n"), out=out, workers=1)
+    assert (out / "trace.parquet").is_file()  # nothing was made anew
+    process(recipe("  - words_num_filter: {min_num: 6}\n"), out=out, workers=1)
+    assert not (out / "trace.parquet").exists() and (out / "trace.arrows").is_file()
+    named = recipe("  - words_num_filter: {min_num: 6}\n", export_path="x/trace.parquet")
+    assert process(named, out=out, workers=1).facts["data"] == "trace.parquet"
+    process(named, out=out, workers=1)
+    assert (out / "trace.parquet").is_file()
+
+
 def test_a_changed_picture_or_line_is_noticed(recipe: Any, data: Path, tmp_path: Path) -> None:
     made = recipe("  - image_shape_filter: {min_width: 45}\n")
     before = process(made, out=tmp_path / "o", workers=1)
