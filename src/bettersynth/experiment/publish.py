@@ -76,13 +76,11 @@ def push(folder: Path, repo: str, *, is_public: bool = False, message: str = "Up
     """Upload a folder to a hub repository, private unless told otherwise; returns its address.
 
     Raises:
-        DataError: no config there, or the hub refuses. MissingExtraError: the library is not installed.
+        DataError: no checkpoint of either family there, or the hub refuses. MissingExtraError: the library is not
+            installed.
     """
     hub = _hub()
-    if not (folder / "config.json").is_file():
-        raise DataError(
-            t("no checkpoint here"), where=str(folder), expected=t("a folder with {name}", name="config.json")
-        )
+    _check_checkpoint(folder)
     try:
         api = hub.HfApi()
         address = api.create_repo(repo, private=not is_public, exist_ok=True)
@@ -90,6 +88,22 @@ def push(folder: Path, repo: str, *, is_public: bool = False, message: str = "Up
     except Exception as error:  # the library has dozens of kinds, all of them the hub's refusal
         raise _refused(repo, error) from error
     return str(address)
+
+
+def _check_checkpoint(folder: Path) -> None:
+    """Raise DataError for a folder that is no checkpoint; half of a BAGEL folder is none."""
+    from bettersynth.models.bagel.config import LLM_FILE, VIT_FILE
+
+    if (folder / LLM_FILE).is_file() or (folder / VIT_FILE).is_file():
+        from bettersynth.models.bagel.convert import find_model_file
+
+        missing = [name for name in (LLM_FILE, VIT_FILE) if not (folder / name).is_file()]
+        if missing:
+            raise DataError(t("file not found"), where=str(folder), expected=", ".join(missing))
+        find_model_file(folder)  # names what it may be called
+    elif not (folder / "config.json").is_file():
+        expected = t("a folder with {name}", name=f"config.json | {LLM_FILE}, {VIT_FILE}")
+        raise DataError(t("no checkpoint here"), where=str(folder), expected=expected)
 
 
 def pull(repo: str, out: Path, *, revision: str | None = None) -> Path:

@@ -151,3 +151,18 @@ def test_push_and_pull_only_when_asked(call, exported, tmp_path, monkeypatch):
     assert "no checkpoint here" in call("checkpoint", "push", "--input", tmp_path, "--repo", "me/x", expect=1).err
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "bettersynth[hub]" in call("checkpoint", "pull", "--repo", "me/mine", "--output", "x", expect=2).err
+
+
+def test_a_bagel_folder_is_pushed_as_well_and_half_of_one_is_not(call, bagel_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(tmp_path / "hub"))
+    assert not (bagel_folder / "config.json").exists()
+    call("checkpoint", "push", "--input", bagel_folder, "--repo", "me/bagel")
+    call("checkpoint", "pull", "--repo", "me/bagel", "--output", tmp_path / "back")
+    names = {"llm_config.json", "vit_config.json", "ema.safetensors", "ae.safetensors", "tokenizer.json"}
+    assert names <= {path.name for path in (tmp_path / "back").iterdir()}
+    for name, said in (("ema.safetensors", "no weights found"), ("vit_config.json", "vit_config.json")):
+        (tmp_path / "back" / name).unlink()
+        assert said in call("checkpoint", "push", "--input", tmp_path / "back", "--repo", "me/half", expect=1).err
+    (tmp_path / "none").mkdir()
+    refused = call("checkpoint", "push", "--input", tmp_path / "none", "--repo", "me/none", expect=1).err
+    assert "config.json | llm_config.json" in refused
