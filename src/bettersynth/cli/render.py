@@ -98,6 +98,14 @@ def print_accounting(counts: Sequence[Any]) -> None:
     print_rows(header, rows, "<>>>>>>")
 
 
+def print_left_out(artifact: Any) -> None:
+    """What the input of a processed data set held beside rows, if anything."""
+    from bettersynth.formats.webdataset import left_out_note
+
+    if artifact.facts.get("left_out"):
+        print(left_out_note(artifact.facts["left_out"]))
+
+
 def print_comparison(table: Any) -> None:
     """The table of a comparison with ranks, ties and notes."""
     from bettersynth.experiment.tables import cells, legend

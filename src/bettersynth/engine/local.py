@@ -490,6 +490,7 @@ def _finish(
         "found": state.facts,
         "flags": dict(sorted(flags.items())),
         **({"data_files": data_files} if len(data_files) > 1 else {}),
+        **({"left_out": source.left_out} if source.left_out else {}),
     }
     run = {
         "run_key": outcome.run_key,

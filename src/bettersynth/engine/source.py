@@ -7,6 +7,7 @@ import filecmp
 import json
 import os
 from array import array
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,7 +41,8 @@ _SHUFFLE_SEED = 42  # Data-Juicer's, so that the same rows are drawn
 class SourceFile:
     """One input file. ``path`` is what is read (a copy as JSON lines for other formats), ``name`` what users see.
 
-    ``stamps`` holds path, size and time of the original files, so that a plan can tell whether they changed.
+    ``stamps`` holds path, size and time of the original files, so that a plan can tell whether they changed;
+    ``left_out`` what they hold beside rows: members of an archive by their endings, and how many.
     """
 
     number: int
@@ -48,6 +50,7 @@ class SourceFile:
     name: str
     image_root: str
     stamps: tuple[tuple[str, int, int], ...] = ()
+    left_out: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,14 @@ class Source:
     shards: tuple[SourceShard, ...]
     digest: str
     lines: int
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What the files hold beside rows, see :class:`SourceFile`."""
+        counts: Counter[str] = Counter()
+        for kind, count in (entry for file in self.files for entry in file.left_out):
+            counts[kind] += count
+        return dict(sorted(counts.items()))
 
 
 def find_files(paths: Iterable[Path], options: ReadOptions | None = None) -> list[Path]:
@@ -182,7 +193,8 @@ def _sample(parts: list[SourceFile], source: Input, number: int, work: Path) -> 
         chosen = ((places[row], positions[row]) for row in order if parts[places[row]].image_root == root)
         _copy_lines(copy, [Path(part.path) for part in parts], chosen)
         stamps = tuple(stamp for part in parts for stamp in part.stamps)
-        drawn.append(SourceFile(number + group, str(copy.resolve()), parts[0].name, root, stamps))
+        left_out = tuple(entry for part in parts if part.image_root == root for entry in part.left_out)
+        drawn.append(SourceFile(number + group, str(copy.resolve()), parts[0].name, root, stamps, left_out))
     return drawn
 
 
@@ -231,18 +243,21 @@ def _as_jsonl(path: Path, number: int, work: Path, options: ReadOptions) -> Sour
         return SourceFile(number, str(path.resolve()), path.name, str(path.parent.resolve()), stamps)
     stamp = {"original": list(stamps[0]), "options": asdict(options)}
     copy, mark = work / f"source-{number}.jsonl", work / f"source-{number}.json"
-    root = _known_root(copy, mark, stamp)
-    if root is None:
+    known = _known(copy, mark, stamp)
+    if known is None:
         mark.unlink(missing_ok=True)
         pictures = PictureFolder(work.parent, f"images/{path.name.partition('.')[0]}", path.parent)
+        left_out: Counter[str] = Counter()
         if path.name.endswith(jsonl_endings()):
             _decompress(path, copy)
         else:
-            jsonl.write_rows(copy, read_any(path, options, pictures))
+            jsonl.write_rows(copy, read_any(path, options, pictures, left_out))
         folder = pictures.root / pictures.name
         root = str((work.parent if folder.is_dir() and path.suffix != ".gz" else path.parent).resolve())
-        write_atomic(mark, canonical_json({**stamp, "root": root}))
-    return SourceFile(number, str(copy.resolve()), path.name, root, stamps)
+        known = root, sorted(left_out.items())
+        write_atomic(mark, canonical_json({**stamp, "root": root, "left_out": known[1]}))
+    root, counts = known
+    return SourceFile(number, str(copy.resolve()), path.name, root, stamps, tuple((kind, n) for kind, n in counts))
 
 
 def jsonl_endings() -> tuple[str, ...]:
@@ -250,13 +265,14 @@ def jsonl_endings() -> tuple[str, ...]:
     return tuple(ending for ending in LINES if ending != ".jsonl")
 
 
-def _known_root(copy: Path, mark: Path, stamp: dict[str, Any]) -> str | None:
-    """The picture root noted beside a copy that is still good, or None."""
+def _known(copy: Path, mark: Path, stamp: dict[str, Any]) -> tuple[str, list[Any]] | None:
+    """The picture root, and what was left out, as noted beside a copy that is still good; or None."""
     if not copy.is_file() or not mark.is_file():
         return None
     noted = dict(json.loads(mark.read_text(encoding="utf-8")))
-    root = noted.pop("root", None)
-    return str(root) if root and noted == json.loads(canonical_json(stamp)) else None
+    root, left_out = noted.pop("root", None), noted.pop("left_out", None)
+    is_good = root and left_out is not None and noted == json.loads(canonical_json(stamp))
+    return (str(root), left_out) if is_good else None
 
 
 def _starts_with_object(path: Path) -> bool:

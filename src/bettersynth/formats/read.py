@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,19 +82,25 @@ def nearest_file(path: Path) -> str:
     return t("see what is there with: ls {folder}", folder=folder)
 
 
-def read_any(path: Path, options: ReadOptions, pictures: PictureFolder) -> Iterator[Mapping[str, Any]]:
+def read_any(
+    path: Path, options: ReadOptions, pictures: PictureFolder, left_out: Counter[str] | None = None
+) -> Iterator[Mapping[str, Any]]:
     """Rows of a file that is not made of JSON lines. Encoded pictures are written into the picture folder.
+
+    Args:
+        left_out: counts what the file holds beside rows, see :func:`read_webdataset`.
 
     Raises:
         DataError: the file cannot be read.
     """
+    names = {"text_key": options.text_keys[0], "image_key": options.image_key}
     readers: dict[str, Callable[[], Iterator[Any]]] = {
         ".parquet": lambda: read_parquet(path),
         ".arrow": lambda: read_arrow(path),
         ".lance": lambda: read_lance(path),
         ".csv": lambda: _table(path, options),
         ".tsv": lambda: _table(path, options),
-        ".tar": lambda: read_webdataset(path, pictures, text_key=options.text_keys[0], image_key=options.image_key),
+        ".tar": lambda: read_webdataset(path, pictures, **names, left_out=left_out),
         ".json": lambda: _json_rows(path),
     }
     for number, row in enumerate(readers[path.suffix](), 1):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from bettersynth.formats.parquet import parquet_columns, read_parquet
 from bettersynth.formats.pictures import keep_picture, picture_cache
 from bettersynth.formats.unified import BadRecord, Problem, parse_record
 from bettersynth.formats.unified_places import SHOWN, Held, place
-from bettersynth.formats.webdataset import PICTURES, TEXTS, read_samples
+from bettersynth.formats.webdataset import NO_ENDING, PICTURES, TEXTS, read_samples
 
 SHARDS = (".parquet", ".tar")
 ENDINGS = (".jsonl", ".json", ".jsonl.gz", ".jsonl.zst", *SHARDS)
@@ -97,19 +98,22 @@ def _check_numbers(folder: Path, names: Sequence[str]) -> None:
             )
 
 
-def read_records(path: Path) -> Iterator[tuple[str, Conversation | BadRecord]]:
+def read_records(path: Path, left_out: Counter[str] | None = None) -> Iterator[tuple[str, Conversation | BadRecord]]:
     """Records of a file or of a folder of shards, each with ``SHARD:`` for messages (nothing for one file).
+
+    Args:
+        left_out: counts members of archives that are no part of a record, by their endings.
 
     Raises:
         DataError: see :func:`record_files` and :func:`read_unified`.
     """
     for file in record_files(path):
         label = "" if file == path else f"{file.relative_to(path).as_posix()}:"
-        yield from ((label, item) for item in read_unified(file))
+        yield from ((label, item) for item in read_unified(file, left_out))
 
 
-def read_unified(path: Path) -> list[Conversation | BadRecord]:
-    """Every record of one file in its place, good or bad.
+def read_unified(path: Path, left_out: Counter[str] | None = None) -> list[Conversation | BadRecord]:
+    """Every record of one file in its place, good or bad; ``left_out`` as for :func:`read_records`.
 
     Raises:
         DataError: the file is missing or cannot be read at all.
@@ -120,7 +124,7 @@ def read_unified(path: Path) -> list[Conversation | BadRecord]:
     if path.suffix == ".parquet":
         return list(_parquet(path))
     if path.suffix == ".tar":
-        return list(_webdataset(path))
+        return list(_webdataset(path, Counter() if left_out is None else left_out))
     return [
         BadRecord(row, value.id, (Problem(f"line {value.line}", value.reason, t("write one JSON object per record")),))
         if isinstance(value, BadLine)
@@ -222,16 +226,17 @@ def _pictures(record: dict[str, Any], folder: Path, problems: list[Problem]) -> 
     return held
 
 
-def _webdataset(path: Path) -> Iterator[Conversation | BadRecord]:
+def _webdataset(path: Path, left_out: Counter[str]) -> Iterator[Conversation | BadRecord]:
     """Members with one key are one record: ``KEY.json``, or ``KEY.txt`` with the prompt, and its pictures."""
     folder, seen = picture_cache(path), set()
-    for row, (name, members) in enumerate(read_samples(path)):
+    for row, (name, members) in enumerate(read_samples(path, left_out)):
         key, problems = name.removeprefix("./"), list[Problem]()
         if key in seen:
             fix = t("the files of a sample follow one another, as with: tar --sort=name")
             problems.append(Problem(key, t("comes again"), fix))
         seen.add(key)
         record, held = _sample(key, members, folder, problems)
+        left_out.update(f".{ending}" if ending else NO_ENDING for ending, _ in members if not _is_known(ending))
         if problems:
             yield BadRecord(row, key, tuple(problems))
             continue
@@ -241,6 +246,10 @@ def _webdataset(path: Path) -> Iterator[Conversation | BadRecord]:
             if held:
                 place(record, held, problems, settled=(), is_loose=True)
         yield _checked(record, row, problems, key)
+
+
+def _is_known(ending: str) -> bool:
+    return ending == "json" or ending in TEXTS or f".{ending}".endswith(PICTURES)
 
 
 def _sample(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
@@ -14,58 +15,91 @@ import orjson
 
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
-from bettersynth.formats.pictures import PictureFolder
+from bettersynth.formats.pictures import PictureFolder, suffix_of
 
 KEY = "__key__"
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 TEXTS = ("txt", "text", "caption")
+HIDDEN, LINK, NO_ENDING = "hidden", "link", "no ending"
+"""What is counted of members that have no ending of their own to be counted by."""
 
 
 def read_webdataset(
-    path: Path, pictures: PictureFolder, *, text_key: str = "text", image_key: str = "images"
+    path: Path,
+    pictures: PictureFolder,
+    *,
+    text_key: str = "text",
+    image_key: str = "images",
+    left_out: Counter[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Samples of a tar file as rows: ``.json`` gives the fields, ``.txt`` the text, pictures are written out.
 
-    Samples of which several pictures were packed as ``KEY.0.jpg``, ``KEY.1.jpg`` get them in that order.
+    Samples of which several pictures were packed as ``KEY.0.jpg``, ``KEY.1.jpg`` get them in that order. A member with
+    another ending (``.cls``) becomes the field of that name if it is text.
+
+    Args:
+        left_out: counts the members that no row can hold, by their endings: links, hidden files, those without an
+            ending, and those of another ending that are neither text nor a picture.
 
     Raises:
         DataError: not a tar file, or a member whose JSON cannot be read.
     """
     row: dict[str, Any] = {}
+    left_out = Counter() if left_out is None else left_out
     try:
-        for key, ending, data in _members(path):
+        for key, ending, data in _members(path, left_out):
             if row and row[KEY] != key:
                 yield _finish(row, image_key)
                 row = {}
-            if data is not None:
-                row.setdefault(KEY, key)
-                _take(row, key, ending, data, pictures, text_key, image_key)
+            if data is None or not ending:
+                left_out[NO_ENDING if data is not None else LINK] += 1
+                continue
+            row.setdefault(KEY, key)
+            if not _take(row, key, ending, data, pictures, text_key, image_key):
+                left_out[f".{ending}"] += 1
     except (orjson.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(t("cannot read the data file"), where=str(path), got=str(error)) from error
     if row:
         yield _finish(row, image_key)
 
 
-def read_samples(path: Path) -> Iterator[tuple[str, list[tuple[str, bytes | None]]]]:
+def left_out_note(counts: Mapping[str, int]) -> str:
+    """One sentence about the members that were left out: how many, and of which endings."""
+    names = {HIDDEN: t("hidden files"), LINK: t("links"), NO_ENDING: t("without an ending")}
+    kinds = ", ".join(f"{names.get(kind, kind)} {count}" for kind, count in sorted(counts.items()))
+    return t(
+        "{n} members of archives are no known part of a sample and were left out: {kinds}",
+        n=sum(counts.values()),
+        kinds=kinds,
+    )
+
+
+def read_samples(path: Path, left_out: Counter[str]) -> Iterator[tuple[str, list[tuple[str, bytes | None]]]]:
     """Samples of a tar file, each as its key and its members in order: endings (``json``, ``0.png``) and bytes.
 
     A member that is a link has no bytes: links are never followed.
 
+    Args:
+        left_out: counts hidden files, which belong to no sample.
+
     Raises:
         DataError: not a tar file, or a part of one.
     """
-    for key, members in groupby(_members(path), key=itemgetter(0)):
+    for key, members in groupby(_members(path, left_out), key=itemgetter(0)):
         yield key, [(ending, data) for _, ending, data in members]
 
 
-def _members(path: Path) -> Iterator[tuple[str, str, bytes | None]]:
+def _members(path: Path, left_out: Counter[str]) -> Iterator[tuple[str, str, bytes | None]]:
     """Key, ending in small letters and bytes of files and links; hidden files (``._0001.json``) have no key."""
     try:
         with tarfile.open(path, "r|*") as archive:
             for member in archive:
                 folder, _, name = member.name.rpartition("/")
                 stem, _, ending = name.partition(".")
-                if not stem or not (member.isfile() or member.issym() or member.islnk()):
+                if not (member.isfile() or member.issym() or member.islnk()):
+                    continue
+                if not stem:
+                    left_out[HIDDEN] += 1
                     continue
                 handle = archive.extractfile(member) if member.isfile() else None
                 key = f"{folder}/{stem}" if folder else stem
@@ -95,19 +129,30 @@ def _ends(archive: tarfile.TarFile) -> bool:
 
 def _take(
     row: dict[str, Any], key: str, ending: str, data: bytes, pictures: PictureFolder, text_key: str, image_key: str
-) -> None:
+) -> bool:
+    """Put a member into its row; False if no row can hold it."""
     if ending == "json":
         record = orjson.loads(data)
-        for name, value in record.items() if isinstance(record, dict) else ():
+        for name, value in record.items() if isinstance(record, dict) else [(ending, record)]:
             if name != image_key or not row.get("__pictures__"):
                 row.setdefault(name, value)
     elif ending in TEXTS:
         row[text_key] = data.decode("utf-8")
     elif f".{ending}".endswith(PICTURES):
-        place = pictures.save(f"{key}.{ending}".rpartition(".")[0], data, "." + ending.rpartition(".")[2])
-        row.setdefault("__pictures__", []).append(place)
+        _add_picture(row, pictures, f"{key}.{ending}", data, "." + ending.rpartition(".")[2])
     else:
-        row.setdefault(ending, data.decode("utf-8", "replace"))
+        try:
+            row.setdefault(ending, data.decode("utf-8"))
+        except UnicodeDecodeError:
+            if suffix_of(data) == ".bin":
+                return False
+            _add_picture(row, pictures, f"{key}.{ending}", data, suffix_of(data))  # a picture by another name
+    return True
+
+
+def _add_picture(row: dict[str, Any], pictures: PictureFolder, name: str, data: bytes, suffix: str) -> None:
+    place = pictures.save(name.rpartition(".")[0], data, suffix)
+    row.setdefault("__pictures__", []).append(place)
 
 
 def _finish(row: dict[str, Any], image_key: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from bettersynth.core.registry import did_you_mean
 from bettersynth.core.sample import Conversation, ImageRef
 from bettersynth.formats.unified import BadRecord, Problem
 from bettersynth.formats.unified_files import read_records, record_files
+from bettersynth.formats.webdataset import left_out_note
 from bettersynth.media.header import read_header
 from bettersynth.models.bagel.processor import UnifiedProcessor
 from bettersynth.models.bagel.records import UnifiedExample
@@ -218,6 +219,7 @@ class UnifiedSet(TrainingSet):
     sources: tuple[Source, ...] = ()
     num_truncated: int = 0
     num_cut_segments: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def order(self, spec: OrderSpec) -> list[int]:
         """Indices in training order: plain epochs, or the mixture's weights."""
@@ -275,9 +277,9 @@ def prepare_unified(config: StageConfig, processor: UnifiedProcessor) -> Unified
     sources = read_sources(config.data, config.images)
     store = UnifiedStore(is_reweighted=settings is not None and settings.text_loss_reweighting)
     rejected: list[RejectedRow] = []
-    rows = chosen_rows = 0
+    rows, chosen_rows, left_out = 0, 0, Counter[str]()
     for group, source in enumerate(sources):
-        records = list(read_records(source.data))
+        records = list(read_records(source.data, left_out))
         limits = (source.max_samples, config.max_samples if len(sources) == 1 else None)
         limit = min((n for n in limits if n is not None), default=None)
         chosen = sorted(choose_rows(len(records), limit, config.sample_seed))
@@ -294,7 +296,9 @@ def prepare_unified(config: StageConfig, processor: UnifiedProcessor) -> Unified
         rows += len(records)
         chosen_rows += len(chosen)
     cut = [example.num_cut for example in store if example.num_cut]
-    result = UnifiedSet(rows, rows - chosen_rows, store, tuple(rejected), (), tuple(sources), len(cut), sum(cut))
+    result = UnifiedSet(
+        rows, rows - chosen_rows, store, tuple(rejected), (), tuple(sources), len(cut), sum(cut), left_out
+    )
     _check_bad(config, chosen_rows, result.rejected)
     if not len(store):
         detail = "; ".join(f"{item.key}: {item.detail}" for item in rejected[:5])
@@ -346,6 +350,8 @@ def _notes(config: StageConfig, data: UnifiedSet) -> Iterator[str]:
         yield t("{rows} rows sampled down to {kept} (seed {seed})", rows=data.rows, kept=kept, seed=config.sample_seed)
     if data.rejected:
         yield t("{n} rows left out: {reasons}", n=len(data.rejected), reasons=_counts(data.reasons))
+    if data.left_out:
+        yield left_out_note(data.left_out)
     if data.num_truncated:
         yield t(
             "{n} samples cut at the border of a segment to at most {most} tokens ({m} segments)",

@@ -6,6 +6,7 @@ import functools
 import http.server
 import io
 import json
+import tarfile
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -85,6 +86,46 @@ def test_webdataset_keeps_pictures_and_fields(folder: Path) -> None:
         process(
             recipe(folder, dataset_path="rows.jsonl", export_path="x/r.tar", on_missing_image="keep"), out=folder / "c"
         )
+
+
+def _pack(path: Path, members: list[tuple[str, bytes | str]]) -> None:
+    """A tar of members; a text is a link's target."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+                archive.addfile(info)
+            else:
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+
+
+def test_members_that_no_row_can_hold_are_counted_and_said(folder: Path, call: Any) -> None:
+    members: list[tuple[str, bytes | str]] = [("README", b"hello"), ("._0.json", b"\0\1")]
+    for number in range(2):
+        members += [
+            (f"{number}.json", b'{"n": 1}' if number else b"[1, 2]"),
+            (f"{number}.txt", b"a text"),
+            (f"{number}.cls", b"7"),
+            (f"{number}.mp4", b"\xff\xfe\x00"),
+        ]
+    _pack(folder / "w.tar", [*members, ("1.png", "0.png"), ("1.jfif", (folder / "p" / "0.png").read_bytes())])
+    made = recipe(folder, dataset_path="w.tar")
+    wanted = {".mp4": 2, "hidden": 1, "link": 1, "no ending": 1}
+    assert process(made, out=folder / "a", workers=1).facts["left_out"] == wanted
+    rows = result(folder / "a")
+    assert rows[0] == {"json": [1, 2], "text": "a text", "cls": "7", "id": "0"}
+    assert rows[1] == {"n": 1, "text": "a text", "cls": "7", "id": "1", "images": ["images/w/1.png"]}
+    again = recipe(
+        folder, dataset_path="w.tar", max_failed_ratio=0.5
+    )  # the rows are not read anew, and it is said anew
+    assert process(again, out=folder / "a", workers=1).facts["left_out"] == wanted
+    (folder / "r.yaml").write_text(
+        f"dataset_path: {folder / 'w.tar'}\nprocess:\n  - words_num_filter: {{min_num: 1}}\n"
+    )
+    said = call("process", folder / "r.yaml", "--out", folder / "b").out
+    assert "5 members" in said and ".mp4 2, hidden files 1, links 1, without an ending 1" in said
 
 
 def test_llava_out(folder: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +177,18 @@ def test_a_mixture_of_formats_names_shard_and_key_of_what_is_wrong(folder: Path,
         read_sources(tmp_path / "wrong.yaml", tmp_path)
     wanted = [f"{tmp_path / 'wrong.yaml'} datasets[{number}]" for number in range(2)]
     assert [item.where for item in errors.value.problems] == wanted
+
+
+def test_members_that_are_no_part_of_a_record_are_counted_and_said(folder: Path, tmp_path: Path) -> None:
+    whole = Path(shutil.copy(folder / "inside" / "train.tar", tmp_path / "more.tar"))
+    with tarfile.open(whole, "a") as archive:
+        for name in ("00000011.cls", "00000011.npy", "._00000011.json"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"7"))
+    plain, more = (
+        UnifiedGenerationDataset(path, folder / "start") for path in (folder / "inside" / "train.tar", whole)
+    )
+    assert len(plain) == len(more) == 12 and not any("members" in note for note in plain.notes)
+    (note,) = (note for note in more.notes if "members" in note)
+    assert note.startswith("3 members") and ".cls 1, .npy 1, hidden files 1" in note

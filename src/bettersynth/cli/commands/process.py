@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bettersynth.cli.render import Progress, print_accounting, print_json, print_rows, show_data_progress
+from bettersynth.cli.render import (
+    Progress,
+    print_accounting,
+    print_json,
+    print_left_out,
+    print_rows,
+    show_data_progress,
+)
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
 
@@ -150,6 +157,7 @@ def run_recipe(args: argparse.Namespace, recipe: Any) -> int:
                 path=path,
             )
         )
+    print_left_out(artifact)
     return 0
 
 

@@ -18,6 +18,7 @@ from bettersynth.cli.render import (
     print_comparison,
     print_facts,
     print_json,
+    print_left_out,
     print_rows,
     print_scores,
     show_data_progress,
@@ -155,6 +156,7 @@ def _data(args: argparse.Namespace, own: Any) -> int:
     print_accounting(accounting_of(artifact))
     print()
     print(t("{rows} rows in {path}", rows=artifact.facts["rows_out"], path=own.data_folder))
+    print_left_out(artifact)
     return 0
 
 
