@@ -29,6 +29,9 @@ RENAMED = {
 }
 """Names of the original and of the command line's flags, and what they are called here."""
 
+_MOST_STRETCHED = 4
+"""A model that interpolates its positions draws sides of up to this many times its table; more is refused."""
+
 _LEAST = {"max_new_tokens": 1, "max_think_tokens": 1, "max_outputs": 1, "num_timesteps": 2}
 _RANGES = {
     "temperature": (0.0, math.inf),
@@ -85,9 +88,9 @@ def _sides(value: Any) -> tuple[int, int] | None:
 
 
 def check_size(config: BagelConfig, size: tuple[int, int] | None) -> None:
-    """Raise ConfigError for a size (width, height) in pixels beyond the model's table of positions."""
-    most = config.max_latent_size * config.latent_stride_px
-    if size is None or config.interpolate_pos or all(config.latent_stride_px <= side <= most for side in size):
+    """Raise ConfigError for a size (width, height) in pixels beyond what the model's table of positions can draw."""
+    most = config.max_latent_size * config.latent_stride_px * (_MOST_STRETCHED if config.interpolate_pos else 1)
+    if size is None or all(config.latent_stride_px <= side <= most for side in size):
         return
     raise ConfigError(
         t("a picture of this size cannot be drawn"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -231,9 +232,15 @@ def test_wrong_options_are_refused_before_anything_is_drawn(inferencer, options,
         inferencer.unified_generate("draw", **options)
 
 
-def test_sizes_beyond_the_table_are_refused(inferencer):
+def test_sizes_beyond_the_table_are_refused(inferencer, monkeypatch):
     with pytest.raises(ConfigError, match="sides of 4 to 24 pixels"):
         inferencer.unified_generate("draw", output="image", image_size=(28, 8))
+    monkeypatch.setattr(inferencer.model, "config", replace(inferencer.model.config, interpolate_pos=True))
+    for options in ({"image_shapes": (100000, 100000)}, {"image_size": (8, 100)}):
+        with pytest.raises(ConfigError, match="sides of 4 to 96 pixels"):
+            inferencer.check(request_of("draw", options))
+    drawn = inferencer.unified_generate("draw", output="image", num_timesteps=2, image_size=(28, 8))
+    assert drawn.images[0].size == (28, 8)
 
 
 def test_prompts_of_all_forms(tmp_path):
