@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -80,18 +80,52 @@ def build(seed: int = 0) -> AutoEncoder:
         deviation = float((mean.var() + log_variance.exp().mean()).sqrt())
     config = replace(SIZES, shift_factor=round(float(mean.mean()), 4), scale_factor=round(1 / deviation, 4))
     model.config = config
-    model.encoder.requires_grad_(False)
     return model
 
 
+Pool = tuple[torch.Tensor, torch.Tensor]
+"""Pictures (P, 3, 96, 96) in [-1, 1], and the latents (P, 16, 12, 12) the decoder is to make them from."""
+
+
 def train(folder: Path, *, steps: int, seed: int = 0, max_seconds: float = math.inf) -> dict[str, Any]:
+    """Train a fresh decoder on what the encoder gives, with noise; see :func:`train_decoder`."""
+
+    def pool(number: int) -> Pool:
+        images = take(_POOL, BASE_VOCAB, seed, number * _POOL)
+        with torch.no_grad():
+            return images, torch.cat([model.encode(part) for part in images.split(8)])
+
+    model = build(seed)
+    return train_decoder(model, folder, pool, steps=steps, seed=seed, max_seconds=max_seconds)
+
+
+def train_decoder(
+    model: AutoEncoder,
+    folder: Path,
+    pool: Callable[[int], Pool],
+    *,
+    steps: int,
+    seed: int,
+    peak_lr: float = _PEAK_LR,
+    noise: float = _NOISE,
+    max_seconds: float = math.inf,
+) -> dict[str, Any]:
     """Train the decoder up to step ``steps``, or for so many processor seconds; the next call continues.
+
+    Args:
+        model: its encoder stays as it is.
+        folder: gets weights and state.
+        pool: what the crops of so many steps are cut from, by its number alone.
+        steps, seed: see above; the seed chooses crops and noise.
+        peak_lr: learning rate, which falls linearly.
+        noise: deviation of what is added to the latents.
+        max_seconds: of this call.
 
     Returns:
         Steps done and the mean absolute error (pixels in [-1, 1]) of the last hundred.
     """
-    model = build(seed)
-    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=_PEAK_LR, betas=_BETAS, weight_decay=0.0)
+    model.encoder.requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=peak_lr, betas=_BETAS, weight_decay=0.0)
     first, state = 0, folder / STATE_FILE
     if state.is_file():
         held = torch.load(state, weights_only=True)
@@ -99,19 +133,17 @@ def train(folder: Path, *, steps: int, seed: int = 0, max_seconds: float = math.
         optimizer.load_state_dict(held["optimizer"])
         first = held["step"]
     began, losses, done = time.process_time(), [0.0], first
-    pool: tuple[int, torch.Tensor, torch.Tensor] | None = None
+    number, drawn = -1, None
     for step in range(first, steps):
         if time.process_time() - began > max_seconds:
             break
-        number = step // _POOL_STEPS
-        if pool is None or pool[0] != number:
-            images = take(_POOL, BASE_VOCAB, seed, number * _POOL)
-            with torch.no_grad():
-                pool = (number, images, torch.cat([model.encode(part) for part in images.split(8)]))
+        if drawn is None or number != step // _POOL_STEPS:
+            number = step // _POOL_STEPS
+            drawn = pool(number)
         rate = min(1.0, (step + 1) / _WARMUP_STEPS) * (_FLOOR + (1 - _FLOOR) * (1 - step / steps))
         for group in optimizer.param_groups:
-            group["lr"] = _PEAK_LR * rate
-        losses.append(_step(model, optimizer, pool[1], pool[2], step, seed))
+            group["lr"] = peak_lr * rate
+        losses.append(_step(model, optimizer, drawn, noise, step, seed))
         done = step + 1
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"decoder": model.decoder.state_dict(), "optimizer": optimizer.state_dict(), "step": done}, state)
@@ -120,13 +152,9 @@ def train(folder: Path, *, steps: int, seed: int = 0, max_seconds: float = math.
 
 
 def _step(
-    model: AutoEncoder,
-    optimizer: torch.optim.Optimizer,
-    images: torch.Tensor,
-    latents: torch.Tensor,
-    step: int,
-    seed: int,
+    model: AutoEncoder, optimizer: torch.optim.Optimizer, pool: Pool, deviation: float, step: int, seed: int
 ) -> float:
+    images, latents = pool
     rng, side = generator(seed, "demo-vae-crop", step), latents.shape[-1] - CROP + 1
     z, x = [], []
     for _ in range(BATCH):
@@ -135,7 +163,7 @@ def _step(
         x.append(images[which, :, 8 * row : 8 * (row + CROP), 8 * col : 8 * (col + CROP)])
     given, wanted = torch.stack(z), torch.stack(x)
     noise = torch.randn(given.shape, generator=torch.Generator().manual_seed(rng.getrandbits(62)))
-    loss = F.l1_loss(model.decode(given + _NOISE * noise), wanted)
+    loss = F.l1_loss(model.decode(given + deviation * noise), wanted)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.decoder.parameters(), 1.0)

@@ -31,7 +31,7 @@ from bettersynth.infer.unified import InterleaveInferencer, load_model
 DRAWING: dict[str, Any] = {
     "num_timesteps": 21,
     "timestep_shift": 2.0,
-    "cfg_text_scale": 2.0,
+    "cfg_text_scale": 3.0,
     "cfg_interval": (0.0, 1.0),
 }
 """How the demo draws: far fewer steps than the full-size model takes."""

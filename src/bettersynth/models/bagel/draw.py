@@ -200,7 +200,12 @@ def _factor(plain: torch.Tensor, guided: torch.Tensor, least: float) -> torch.Te
 
 @torch.no_grad()
 def draw(
-    model: BagelModel, drawings: Sequence[Drawing], settings: DrawSettings, trace: Trace | None = None
+    model: BagelModel,
+    drawings: Sequence[Drawing],
+    settings: DrawSettings,
+    trace: Trace | None = None,
+    *,
+    skip: int = 0,
 ) -> list[torch.Tensor]:
     """Latent tokens (N, P) of every picture. Contexts are left as they were.
 
@@ -209,10 +214,12 @@ def draw(
         drawings: what to draw; sizes and contexts may differ, and pictures may share a context.
         settings: see :class:`DrawSettings`.
         trace: filled with every step if given.
+        skip: updates left out at the beginning; ``noise`` is then what the drawing is at that time (see
+            :meth:`DrawSettings.times`), as in SDEdit (Meng et al. 2022, arXiv:2108.01073).
     """
     painter = _Painter(model, drawings, settings)
     x = [drawing.noise.to(model.device, torch.float32) for drawing in drawings]
-    times = settings.times()
+    times = settings.times()[skip:]
     for time, following in pairwise(times):
         v = painter.velocities(x, time)
         if trace is not None:

@@ -98,6 +98,16 @@ def test_a_branch_that_repeats_another_is_not_computed(tiny_model, monkeypatch, 
     assert text.length == 4  # drawing leaves no trace
 
 
+def test_a_drawing_goes_on_from_what_it_is_at_a_later_time(tiny_model):
+    text, settings = _read(tiny_model, [1, 2]), DrawSettings(num_timesteps=6, cfg_interval=(0.0, 1.0))
+    whole = Drawing(2, 3, start_noise(tiny_model, 2, 3, 1), text, Context(), text.fork())
+    trace = drawing_module.Trace()
+    expected = draw(tiny_model, [whole], settings, trace)[0]
+    later = Drawing(2, 3, trace.x[2][0], text, Context(), text.fork())
+    assert torch.equal(draw(tiny_model, [later], settings, skip=2)[0], expected)
+    assert not torch.allclose(draw(tiny_model, [later], settings, skip=3)[0], expected)
+
+
 def test_pictures_depend_on_their_own_seed_only(tiny_model):
     interleaver = Interleaver(tiny_model, *RULES, settings=DrawSettings(num_timesteps=3))
     requests = [Request(segments=[[1, 2]], image_hw=(8, 12), seed=seed) for seed in (1, 2, 1)]
