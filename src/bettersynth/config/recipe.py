@@ -246,6 +246,10 @@ def _differences(keys: RecipeKeys, data: Mapping[str, Any]) -> list[str]:
         )
     if keys.keep_hashes_in_res_ds:
         found.append(t("keep_hashes_in_res_ds: hashes stay in the cache and are not written to the rows"))
+    unknown = sorted(set(keys.load_dataset_kwargs) - {"delimiter", "sep", "columns"})
+    if unknown:
+        names = ", ".join(f"load_dataset_kwargs.{key}" for key in unknown)
+        found.append(t("without effect here: {names} ({why})", names=names, why=t("files are read by our own readers")))
     others = sorted({validator.type for validator in keys.validators} - {"required_fields"})
     if others:
         found.append(t("validators not run here: {names}", names=", ".join(others)))

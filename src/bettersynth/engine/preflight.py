@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from bettersynth.config.recipe import Input, Recipe
 from bettersynth.core.errors import BetterSynthError, ConfigError
@@ -18,7 +17,9 @@ from bettersynth.engine.settings import read_options
 from bettersynth.engine.source import find_files, with_split
 from bettersynth.formats.data_juicer import nested
 from bettersynth.formats.jsonl import read_rows
-from bettersynth.formats.read import LINES
+from bettersynth.formats.lance import load_lance
+from bettersynth.formats.parquet import parquet_columns
+from bettersynth.formats.read import LINES, ReadOptions
 from bettersynth.formats.remote import is_url
 from bettersynth.formats.table import read_table
 from bettersynth.ops.base import IMAGES
@@ -48,7 +49,10 @@ def _collected(work: Any) -> list[BetterSynthError]:
 
 
 def _result(recipe: Recipe) -> list[BetterSynthError]:
-    return _collected(lambda: export_settings(recipe, 0))
+    problems = _collected(lambda: export_settings(recipe, 0))
+    if not problems and export_settings(recipe, 0).kind == "lance":
+        problems = _collected(load_lance)
+    return problems
 
 
 def _traced(recipe: Recipe) -> list[BetterSynthError]:
@@ -76,7 +80,10 @@ def _data(recipe: Recipe, source: Input) -> list[BetterSynthError]:
         if "/" not in source.place.removeprefix(str(recipe.base) + "/").strip("./") and not Path(source.place).suffix:
             error.hint = t("data sets of a hub are not downloaded here; save the rows to a file first")
         return [error]
-    columns = _columns(files[0])
+    try:
+        columns = _columns(files[0], options)
+    except BetterSynthError as error:
+        return [error]
     if columns is None:
         return []
     problems: list[BetterSynthError] = []
@@ -89,7 +96,9 @@ def _data(recipe: Recipe, source: Input) -> list[BetterSynthError]:
         if setting == "image_key" and recipe.keys.image_bytes_key in columns:
             continue
         hint = t("set {key} to one of them", key=setting)
-        hint = did_you_mean(key, columns) or (_to_rows(files[0]) if _are_pairs(columns) else hint)
+        hint = (
+            _delimiter(columns) or did_you_mean(key, columns) or (_to_rows(files[0]) if _are_pairs(columns) else hint)
+        )
         problems.append(
             ConfigError(
                 t("no row has the column '{name}'", name=key),
@@ -122,6 +131,12 @@ def _unseen_pictures(recipe: Recipe, columns: dict[str, Any], file: Path) -> lis
     return [ConfigError(message, where=where, got=", ".join(list(columns)[:12]), hint=hint)]
 
 
+def _delimiter(columns: dict[str, Any]) -> str:
+    """What to do about a table whose only column is a whole line of another delimiter."""
+    marks = [mark for mark in ("\t", ";", "|", ",") if len(columns) == 1 and mark in next(iter(columns))]
+    return t("add: {flag}", flag=f"--set 'load_dataset_kwargs={{delimiter: {json.dumps(marks[0])}}}'") if marks else ""
+
+
 def _are_pairs(columns: dict[str, Any]) -> bool:
     """Whether rows look like plain pairs: a caption (or conversation), and one picture by its path."""
     row = columns.get("image")
@@ -141,14 +156,13 @@ def _reads_pictures(recipe: Recipe) -> bool:
     return any(operator is not None and IMAGES in operator.reads for operator in operators)
 
 
-def _columns(file: Path) -> dict[str, Any] | None:
+def _columns(file: Path, options: ReadOptions) -> dict[str, Any] | None:
     """Columns of a data file, each with a row that has it; None where looking would mean reading the whole file."""
     if file.suffix == ".parquet":
-        with pq.ParquetFile(file) as opened:
-            return dict.fromkeys(opened.schema_arrow.names)
+        return dict.fromkeys(parquet_columns(file))
     found: dict[str, Any] = {}
     if file.suffix in (".csv", ".tsv"):
-        for row in islice(read_table(file), 1):
+        for row in islice(read_table(file, delimiter=options.delimiter, columns=options.columns), 1):
             found |= dict.fromkeys(row)
         return found or None
     if not file.name.endswith(LINES):

@@ -78,7 +78,7 @@ def read_options(recipe: Recipe) -> ReadOptions:
         keys.all_text_keys,
         keys.image_key,
         keys.image_bytes_key,
-        keys.load_dataset_kwargs.get("delimiter"),
+        keys.load_dataset_kwargs.get("delimiter", keys.load_dataset_kwargs.get("sep")),
         tuple(columns) if columns else None,
         suffixes=suffixes or SUFFIXES,
     )

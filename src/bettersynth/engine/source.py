@@ -106,7 +106,8 @@ def freeze(
     """Index the input. Files that are no plain JSON lines are copied to ``work`` as JSON lines first.
 
     Args:
-        image_root: folder that relative picture paths start from; by default the folder of each file.
+        image_root: folder that relative picture paths start from; by default the folder of each file. Pictures that
+            a file holds itself are where they were written.
         decodes: whether more than the header of a picture is read; shards then hold fewer rows.
 
     Raises:
@@ -114,14 +115,13 @@ def freeze(
     """
     options = options or ReadOptions()
     files: list[SourceFile] = []
+    names: set[str] = set()
     for source in inputs:
         local = fetch(source.place, work / "remote", source.source)
         parts = [
-            _as_jsonl(path, len(files) + place, work, options)
+            _as_jsonl(path, len(files) + place, work, options, _new_name(path.stem, names), image_root)
             for place, path in enumerate(find_files([local], with_split(options, source)))
         ]
-        if image_root is not None:
-            parts = [replace(part, image_root=str(image_root.resolve())) for part in parts]
         if source.take is not None or source.limit is not None:
             parts = _sample(parts, source, len(files), work)
         files += [replace(part, number=len(files) + place) for place, part in enumerate(parts)]
@@ -229,31 +229,49 @@ def _picture_digest(path: Path, span: LineRange, root: Path, image_key: str) -> 
     return state.hexdigest()
 
 
-def _as_jsonl(path: Path, number: int, work: Path, options: ReadOptions) -> SourceFile:
+def _new_name(stem: str, names: set[str]) -> str:
+    """A folder name for the pictures of one more file: files of one name (in several folders) must not share it."""
+    name, times = stem, 1
+    while name in names:
+        times += 1
+        name = f"{stem}-{times}"
+    names.add(name)
+    return name
+
+
+def _as_jsonl(
+    path: Path, number: int, work: Path, options: ReadOptions, name: str, image_root: Path | None
+) -> SourceFile:
     """The file itself, or its copy as JSON lines in the work folder, remade when the original changes.
 
     Pictures that the file holds are written to ``images/NAME`` beside the result, and rows name them from there.
     """
+    beside = (path.parent if image_root is None else image_root).resolve()
     try:
         is_lines = path.name.endswith(".jsonl") or (path.name.endswith(".json") and _starts_with_object(path))
     except OSError as error:
         raise DataError(t("cannot read the data file"), where=str(path), got=error.strerror or str(error)) from error
     stamps = (stamp_of(path),)
     if is_lines:
-        return SourceFile(number, str(path.resolve()), path.name, str(path.parent.resolve()), stamps)
-    stamp = {"original": list(stamps[0]), "options": asdict(options)}
+        return SourceFile(number, str(path.resolve()), path.name, str(beside), stamps)
+    stamp = {"original": list(stamps[0]), "options": asdict(options), "pictures": name, "beside": str(beside)}
     copy, mark = work / f"source-{number}.jsonl", work / f"source-{number}.json"
     known = _known(copy, mark, stamp)
     if known is None:
         mark.unlink(missing_ok=True)
-        pictures = PictureFolder(work.parent, f"images/{path.name.partition('.')[0]}", path.parent)
+        pictures = PictureFolder(work.parent, f"images/{name}", beside)
         left_out: Counter[str] = Counter()
         if path.name.endswith(jsonl_endings()):
             _decompress(path, copy)
+            if ".json." in path.name and not _starts_with_object(copy):
+                whole = copy.with_suffix(".list.json")
+                copy.replace(whole)
+                jsonl.write_rows(copy, read_any(whole, options, pictures))
+                whole.unlink()
         else:
             jsonl.write_rows(copy, read_any(path, options, pictures, left_out))
         folder = pictures.root / pictures.name
-        root = str((work.parent if folder.is_dir() and path.suffix != ".gz" else path.parent).resolve())
+        root = str(work.parent.resolve() if folder.is_dir() and path.suffix != ".gz" else beside)
         known = root, sorted(left_out.items())
         write_atomic(mark, canonical_json({**stamp, "root": root, "left_out": known[1]}))
     root, counts = known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import pyarrow as pa
 from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
+from bettersynth.formats.columns import Columns
 
 _STATE, _INFO, _DICT = "state.json", "dataset_info.json", "dataset_dict.json"
-_ROWS = 4096
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -63,49 +63,23 @@ def read_arrow(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(t("cannot read the data file"), where=str(path), got=str(error).splitlines()[0]) from error
 
 
-class SavedDatasetWriter:
-    """Writes a folder that ``datasets.load_from_disk`` reads; the schema comes from the first few thousand rows."""
+def write_saved_dataset(folder: Path, columns: Columns) -> None:
+    """Write a folder that ``datasets.load_from_disk`` reads.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._rows = folder, list[Mapping[str, Any]]()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._name = "data-00000-of-00001.arrow"
-        self._handle = (folder / self._name).open("wb")
-        self._writer: Any = None
-        self._schema: Any = None
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Add one row."""
-        self._rows.append(row)
-        if len(self._rows) >= _ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        try:
-            names = dict.fromkeys(name for row in self._rows for name in row)
-            first: list[Any] = [{**dict.fromkeys(names), **row} for row in self._rows[:1]]
-            table = pa.Table.from_pylist([*first, *self._rows[1:]], schema=self._schema)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            hint = t("write JSON lines, which take any value")
-            raise DataError(t("rows of different types cannot share a column"), got=str(error), hint=hint) from error
-        if self._writer is None:
-            self._schema = table.schema
-            self._writer = pa.ipc.new_stream(self._handle, table.schema)
-        self._writer.write_table(table)
-        self._rows.clear()
-
-    def close(self) -> None:
-        """Write the rest, then the two descriptions."""
-        if self._rows or self._writer is None:
-            self._flush()
-        self._writer.close()
-        self._handle.close()
-        state = {
-            **dict.fromkeys(("_fingerprint", "_format_columns", "_format_type", "_split")),
-            "_data_files": [{"filename": self._name}],
-            "_fingerprint": "bettersynth",
-            "_format_kwargs": {},
-            "_output_all_columns": False,
-        }
-        write_atomic(self._folder / _STATE, json.dumps(state, indent=1, sort_keys=True).encode())
-        write_atomic(self._folder / _INFO, json.dumps({"citation": "", "description": ""}, indent=1).encode())
+    Raises:
+        DataError: values that cannot share a column.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "data-00000-of-00001.arrow"
+    with (folder / name).open("wb") as handle, pa.ipc.new_stream(handle, columns.schema) as writer:
+        for table in columns.tables():
+            writer.write_table(table)
+    state = {
+        **dict.fromkeys(("_fingerprint", "_format_columns", "_format_type", "_split")),
+        "_data_files": [{"filename": name}],
+        "_fingerprint": "bettersynth",
+        "_format_kwargs": {},
+        "_output_all_columns": False,
+    }
+    write_atomic(folder / _STATE, json.dumps(state, indent=1, sort_keys=True).encode())
+    write_atomic(folder / _INFO, json.dumps({"citation": "", "description": ""}, indent=1).encode())

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from bettersynth.core.errors import DataError, MissingExtraError
 from bettersynth.core.lang import t
+from bettersynth.formats.columns import Columns
 
 _ROWS = 4096
 
 
-def _lance() -> Any:
+def load_lance() -> Any:
+    """The package.
+
+    Raises:
+        MissingExtraError: pylance is not installed.
+    """
     try:
         import lance
     except ModuleNotFoundError as error:
@@ -29,7 +32,7 @@ def read_lance(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         MissingExtraError: pylance is not installed. DataError: not a Lance data set.
     """
-    lance = _lance()
+    lance = load_lance()
     try:
         for batch in lance.dataset(str(path)).to_batches(batch_size=_ROWS):
             yield from batch.to_pylist()
@@ -37,19 +40,11 @@ def read_lance(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(t("cannot read the data file"), where=str(path), got=str(error).splitlines()[0]) from error
 
 
-def write_lance(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows as a new Lance data set in place of an old one; returns their number."""
-    lance = _lance()
-    iterator = iter(rows)
-    first = pa.Table.from_pylist(list(islice(iterator, _ROWS)))
-    count = first.num_rows
+def write_lance(path: Path, columns: Columns) -> None:
+    """Write rows as a new Lance data set in place of an old one.
 
-    def batches() -> Iterator[Any]:
-        nonlocal count
-        yield from first.to_batches()
-        while more := list(islice(iterator, _ROWS)):
-            count += len(more)
-            yield from pa.Table.from_pylist(more, schema=first.schema).to_batches()
-
-    lance.write_dataset(batches(), str(path), schema=first.schema, mode="overwrite")
-    return count
+    Raises:
+        MissingExtraError: pylance is not installed. DataError: values that cannot share a column.
+    """
+    batches = (batch for table in columns.tables() for batch in table.to_batches())
+    load_lance().write_dataset(batches, str(path), schema=columns.schema, mode="overwrite")

@@ -6,7 +6,10 @@ import csv
 import io
 import json
 import re
+import sys
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_END = "\x00end of the table"  # a last row of its own, unless an open quotation mark swallows it
 _FRACTION = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
 
@@ -30,12 +34,26 @@ def read_table(
         texts: columns whose cells always stay text.
 
     Raises:
-        DataError: unreadable, not UTF-8, or a row with more cells than the header.
+        DataError: unreadable, not UTF-8, a column named twice, a row with more cells than the header, or a quotation
+            mark that is never closed (the rows after it would end up in one cell).
     """
     mark = delimiter or ("\t" if path.name.endswith(".tsv") else ",")
+    csv.field_size_limit(sys.maxsize)  # Python's own limit is 128 KiB, less than a long text
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
-            for number, row in enumerate(csv.DictReader(handle, delimiter=mark), 2):
+            reader = csv.DictReader(chain(handle, (_END,)), delimiter=mark)
+            names = reader.fieldnames or ()
+            twice = sorted(name for name, times in Counter(names).items() if times > 1)
+            if twice:
+                raise DataError(t("a column is named twice"), where=f"{path}:1", got=", ".join(twice))
+            start = reader.line_num + 1
+            for row in reader:
+                number, start = start, reader.line_num + 1
+                cells = list(row.values())
+                if cells[:1] == [_END]:
+                    return
+                if isinstance(cells[-1], str) and cells[-1].endswith(_END):
+                    raise DataError(t("a quotation mark is never closed"), where=f"{path}:{number}")
                 if None in row:
                     raise DataError(t("more cells than column names"), where=f"{path}:{number}")
                 yield {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from bettersynth.formats.pictures import PictureFolder, suffix_of
 
 KEY = "__key__"
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_NUMBER = re.compile("[0-9]+")
 TEXTS = ("txt", "text", "caption")
 HIDDEN, LINK, NO_ENDING = "hidden", "link", "no ending"
 """What is counted of members that have no ending of their own to be counted by."""
@@ -34,32 +36,42 @@ def read_webdataset(
 ) -> Iterator[dict[str, Any]]:
     """Samples of a tar file as rows: ``.json`` gives the fields, ``.txt`` the text, pictures are written out.
 
-    Samples of which several pictures were packed as ``KEY.0.jpg``, ``KEY.1.jpg`` get them in that order. A member with
-    another ending (``.cls``) becomes the field of that name if it is text.
+    Samples of which several pictures were packed as ``KEY.0.jpg``, ``KEY.1.jpg`` get them in the order of their
+    numbers (2 before 10), whatever their order in the archive. A member with another ending (``.cls``) becomes the
+    field of that name if it is text.
 
     Args:
         left_out: counts the members that no row can hold, by their endings: links, hidden files, those without an
             ending, and those of another ending that are neither text nor a picture.
 
     Raises:
-        DataError: not a tar file, or a member whose JSON cannot be read.
+        DataError: not a tar file, a member whose JSON cannot be read, a file packed twice, or a sample whose files do
+            not follow one another.
     """
-    row: dict[str, Any] = {}
+    seen: set[str] = set()
     left_out = Counter() if left_out is None else left_out
-    try:
-        for key, ending, data in _members(path, left_out):
-            if row and row[KEY] != key:
-                yield _finish(row, image_key)
-                row = {}
+    for key, members in read_samples(path, left_out):
+        endings = [ending for ending, _ in members]
+        twice = next((ending for ending in endings if endings.count(ending) > 1), None)
+        if key in seen or twice is not None:
+            name = key if twice is None else f"{key}.{twice}"
+            fix = t("the files of a sample follow one another, as with: tar --sort=name")
+            raise DataError(t("comes again"), where=f"{path}: {name}", hint=fix)
+        seen.add(key)
+        row: dict[str, Any] = {}
+        for ending, data in members:
             if data is None or not ending:
                 left_out[NO_ENDING if data is not None else LINK] += 1
                 continue
             row.setdefault(KEY, key)
-            if not _take(row, key, ending, data, pictures, text_key, image_key):
-                left_out[f".{ending}"] += 1
-    except (orjson.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(t("cannot read the data file"), where=str(path), got=str(error)) from error
-    if row:
+            try:
+                if not _take(row, key, ending, data, pictures, text_key, image_key):
+                    left_out[f".{ending}"] += 1
+            except (orjson.JSONDecodeError, UnicodeDecodeError) as error:
+                where = f"{path}: {key}.{ending}"
+                raise DataError(t("cannot read the data file"), where=where, got=str(error)) from error
+        if not row:
+            continue
         yield _finish(row, image_key)
 
 
@@ -139,26 +151,30 @@ def _take(
     elif ending in TEXTS:
         row[text_key] = data.decode("utf-8")
     elif f".{ending}".endswith(PICTURES):
-        _add_picture(row, pictures, f"{key}.{ending}", data, "." + ending.rpartition(".")[2])
+        _add_picture(row, pictures, key, ending, data, "." + ending.rpartition(".")[2])
     else:
         try:
             row.setdefault(ending, data.decode("utf-8"))
         except UnicodeDecodeError:
             if suffix_of(data) == ".bin":
                 return False
-            _add_picture(row, pictures, f"{key}.{ending}", data, suffix_of(data))  # a picture by another name
+            _add_picture(row, pictures, key, ending, data, suffix_of(data))  # a picture by another name
     return True
 
 
-def _add_picture(row: dict[str, Any], pictures: PictureFolder, name: str, data: bytes, suffix: str) -> None:
-    place = pictures.save(name.rpartition(".")[0], data, suffix)
-    row.setdefault("__pictures__", []).append(place)
+def _add_picture(
+    row: dict[str, Any], pictures: PictureFolder, key: str, ending: str, data: bytes, suffix: str
+) -> None:
+    place = pictures.save(f"{key}.{ending}".rpartition(".")[0], data, suffix)
+    row.setdefault("__pictures__", []).append((ending, place))
 
 
 def _finish(row: dict[str, Any], image_key: str) -> dict[str, Any]:
     found = row.pop("__pictures__", None)
     if found is not None:
-        row[image_key] = found
+        if len({_NUMBER.sub("#", ending) for ending, _ in found}) == 1:  # told apart by numbers alone
+            found.sort(key=lambda item: [int(number) for number in _NUMBER.findall(item[0])])
+        row[image_key] = [place for _, place in found]
     if "id" not in row:
         row["id"] = row[KEY]
     del row[KEY]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.formats import llava
-from bettersynth.formats.arrow import SavedDatasetWriter
+from bettersynth.formats.arrow import write_saved_dataset
+from bettersynth.formats.columns import Columns
 from bettersynth.formats.data_juicer import DEFAULT_TOKENS, Tokens
 from bettersynth.formats.jsonl import create_binary, dump_line
 from bettersynth.formats.lance import write_lance
@@ -36,7 +35,6 @@ ENDINGS = {
     "llava": ".json",
     "lance": ".lance",
 }
-_ROWS = 4096
 Row = tuple[dict[str, Any], list[Path]]
 """A row and the places of its pictures."""
 
@@ -82,7 +80,7 @@ def write_any(path: Path, kind: str, rows: Callable[[], Iterable[Row]], options:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if kind == "lance":
-            write_lance(path, (row for row, _ in rows()))
+            write_lance(path, Columns(lambda: (row for row, _ in rows())))
             return []
         _WRITERS[kind](temp, kind, rows, options)
         if temp.is_dir():
@@ -100,11 +98,9 @@ def write_any(path: Path, kind: str, rows: Callable[[], Iterable[Row]], options:
             got=error.strerror or str(error),
             hint=t("choose a writable output folder with free space"),
         ) from error
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        hint = t("write JSON lines, which take any value")
-        raise DataError(
-            t("rows of different types cannot share a column"), where=str(path), got=str(error), hint=hint
-        ) from error
+    except DataError as error:
+        error.where = error.where or str(path)
+        raise
     finally:
         if temp.is_dir():
             shutil.rmtree(temp, ignore_errors=True)
@@ -128,13 +124,19 @@ def _json(path: Path, kind: str, rows: Callable[[], Iterable[Row]], options: Wri
 
 
 def _llava(path: Path, kind: str, rows: Callable[[], Iterable[Row]], options: WriteOptions) -> None:
-    records = llava.dj_to_llava(
-        (row for row, _ in rows()),
-        restore_questions=False,
-        tokens=options.tokens,
-        text_key=options.text_key,
-        image_key=options.image_key,
-    )
+    try:
+        records = llava.dj_to_llava(
+            (row for row, _ in rows()),
+            restore_questions=False,
+            tokens=options.tokens,
+            text_key=options.text_key,
+            image_key=options.image_key,
+        )
+    except DataError as error:
+        if error.hint is not None:  # only a text without turns has one
+            way = "bettersynth convert dj-to-llava --input ROWS.jsonl --output FILE.json"
+            error.hint = t("captions have no questions: write JSON lines, then run {command}", command=way)
+        raise
     llava.write_llava(path, records)
 
 
@@ -147,31 +149,15 @@ def _table(path: Path, kind: str, rows: Callable[[], Iterable[Row]], options: Wr
             stream.write(table_line(row, names, mark))
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Mapping[str, Any]]]:
-    iterator = (row for row, _ in rows)
-    while chunk := list(islice(iterator, _ROWS)):
-        yield list(chunk)
-
-
 def _parquet(path: Path, kind: str, rows: Callable[[], Iterable[Row]], options: WriteOptions) -> None:
-    schemas = [pa.Table.from_pylist(_whole(chunk)).schema for chunk in _chunks(rows())]
-    schema = pa.unify_schemas(schemas, promote_options="permissive") if schemas else pa.schema([])
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for chunk in _chunks(rows()):
-            writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
-
-
-def _whole(chunk: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The chunk with its first row naming every column (Arrow takes the names from the first row alone)."""
-    names = dict.fromkeys(name for row in chunk for name in row)
-    return [{**dict.fromkeys(names), **chunk[0]}, *chunk[1:]]
+    columns = Columns(lambda: (row for row, _ in rows()), empty_objects=False)
+    with pq.ParquetWriter(path, columns.schema, compression="zstd") as writer:
+        for table in columns.tables():
+            writer.write_table(table)
 
 
 def _arrow(path: Path, kind: str, rows: Callable[[], Iterable[Row]], options: WriteOptions) -> None:
-    writer = SavedDatasetWriter(path)
-    for row, _ in rows():
-        writer.write(row)
-    writer.close()
+    write_saved_dataset(path, Columns(lambda: (row for row, _ in rows())))
 
 
 def _webdataset(path: Path, kind: str, rows: Callable[[], Iterable[Row]], options: WriteOptions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import http.server
 import io
 import json
@@ -23,6 +24,7 @@ from bettersynth.config.load import parse_yaml
 from bettersynth.config.recipe import Recipe, build_recipe
 from bettersynth.core.errors import ConfigError, DataError, MissingExtraError
 from bettersynth.engine.local import process
+from bettersynth.engine.preflight import preflight
 from bettersynth.formats.arrow import saved_files
 from bettersynth.formats.jsonl import read_rows, write_rows
 from bettersynth.formats.pictures import PictureFolder
@@ -365,3 +367,132 @@ def test_names_that_look_alike_once_cleaned_stay_two_pictures(tmp_path: Path) ->
     assert places[1] == "pictures/a_b.png" and len(set(places)) == 4
     assert [(tmp_path / place).read_bytes() for place in places] == [b"a/b", b"a_b", b"a b", b"../a"]
     assert {(tmp_path / place).resolve().parent for place in places} == {(tmp_path / "pictures").resolve()}
+
+
+def packed(path: Path, files: dict[str, bytes | None]) -> Path:
+    """A tar of these members in this order; those without bytes are links."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data or b"")
+            member.type, member.linkname = (tarfile.SYMTYPE, "other") if data is None else (tarfile.REGTYPE, "")
+            archive.addfile(member, io.BytesIO(data or b""))
+    return path
+
+
+def test_pictures_of_files_with_one_name_are_not_exchanged(tmp_path: Path) -> None:
+    picture = b"\x89PNG\r\n\x1a\n"
+    for number, name in enumerate(("a/s.tar", "b/s.tar", "b/s.001.tar", "b/s-2.tar")):
+        packed(tmp_path / "d" / name, {"1.txt": b"%d" % number, "1.png": picture + b"%d" % number})
+    process(recipe(tmp_path, dataset_path=str(tmp_path / "d")), out=tmp_path / "o", workers=1)
+    found = [(row["text"].encode(), (tmp_path / "o" / row["images"][0]).read_bytes()) for row in result(tmp_path / "o")]
+    assert len(found) == 4 and all(data == picture + text for text, data in found)
+
+
+def test_pictures_inside_a_file_are_found_beside_another_picture_folder(folder: Path) -> None:
+    picture = (folder / "p" / "0.png").read_bytes()
+    packed(folder / "d" / "s.tar", {"1.txt": b"packed", "1.png": picture})
+    write_rows(folder / "d" / "t.jsonl", ROWS)
+    process(recipe(folder, dataset_path=str(folder / "d"), image_root=str(folder)), out=folder / "o", workers=1)
+    assert len(result(folder / "o")) == 4
+
+
+def test_pictures_of_a_sample_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    names = sorted(f"s.{number}.png" for number in range(12))
+    packed(tmp_path / "d.tar", {**{name: name.encode() for name in names}, "s.txt": b"text"})
+    (row,) = read_any(tmp_path / "d.tar", ReadOptions(), PictureFolder(tmp_path, "x"))
+    assert [Path(place).name for place in row["images"]] == [f"s.{number}.png" for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"1.png": b"x", "2.png": b"y", "1.txt": b"one", "2.txt": b"two"}, "comes again"),
+        ({"1.json": b"{", "1.txt": b"one"}, "cannot read"),
+    ],
+)
+def test_samples_that_would_lose_their_pictures_are_refused(
+    files: dict[str, bytes | None], message: str, tmp_path: Path
+) -> None:
+    packed(tmp_path / "d.tar", files)
+    with pytest.raises(DataError, match=message) as caught:
+        list(read_any(tmp_path / "d.tar", ReadOptions(), PictureFolder(tmp_path, "x")))
+    assert caught.value.where is not None and "1" in caught.value.where.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_columns_that_only_late_rows_have_are_kept(kind: str, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"text": str(number), "m": {"a": 1}, "z": None} for number in range(5000)]
+    rows[-1] = {"text": "last", "m": {"a": 1, "b": "x"}, "z": [1], "late": 2.5}
+    write_any(tmp_path / f"o.{kind}", kind, lambda: [(row, []) for row in rows], _options())
+    place = tmp_path / "o.arrow" / "data-00000-of-00001.arrow" if kind == "arrow" else tmp_path / "o.parquet"
+    *_, last = read_any(place, ReadOptions(), PictureFolder(tmp_path, "x"))
+    assert last == rows[-1]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_values_that_columns_cannot_hold(kind: str, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"text": "a", "meta": {}, "deep": [{"x": {}}]}, {"text": "b", "meta": None}]
+    write_any(tmp_path / f"o.{kind}", kind, lambda: [(row, []) for row in rows], _options())
+    odd: list[dict[str, Any]] = [{"n": 2**64 - 1}, {"n": -1}]
+    with pytest.raises(DataError, match="different types") as caught:
+        write_any(tmp_path / f"p.{kind}", kind, lambda: [(row, []) for row in odd], _options())
+    assert caught.value.where == str(tmp_path / f"p.{kind}") and not list(tmp_path.glob("*p.*"))
+    if kind == "parquet":  # which has no empty objects
+        assert pq.read_table(tmp_path / "o.parquet").to_pylist()[0] == {
+            "text": "a",
+            "meta": None,
+            "deep": [{"x": None}],
+        }
+
+
+def test_tables_are_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    def read(text: str) -> list[Any]:
+        (tmp_path / "t.csv").write_text(text)
+        return list(read_any(tmp_path / "t.csv", ReadOptions(), PictureFolder(tmp_path, "x")))
+
+    long = "x" * 200_000
+    assert read(f'id,text\n1,"{long}"\n2,"a\nb"') == [{"id": 1, "text": long}, {"id": 2, "text": "a\nb"}]
+    assert read("") == read("text\n") == []
+    with pytest.raises(DataError, match="never closed") as caught:
+        read('id,text\n1,"a\nb"\n2,"open\n3,c\n')
+    assert caught.value.where == f"{tmp_path / 't.csv'}:4"
+    with pytest.raises(DataError, match="named twice"):
+        read("text,text\na,b\n")
+
+
+@pytest.mark.parametrize("key", ["delimiter", "sep"])
+def test_another_delimiter(key: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id;text\n1;a b\n")
+    made = recipe(tmp_path, dataset_path="t.csv", load_dataset_kwargs={key: ";", "num_proc": 2})
+    assert preflight(made) == [] and "load_dataset_kwargs.num_proc" in " ".join(made.notices)
+    process(made, out=tmp_path / "o", workers=1)
+    assert result(tmp_path / "o") == [{"id": 1, "text": "a b"}]
+    (problem,) = preflight(recipe(tmp_path, dataset_path="t.csv"))
+    assert problem.hint is not None and '{delimiter: ";"}' in problem.hint
+
+
+def test_a_compressed_list_of_records(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "r.json.gz", "wt") as handle:
+        json.dump(ROWS[2:], handle)
+    process(recipe(tmp_path, dataset_path="r.json.gz"), out=tmp_path / "o", workers=1)
+    assert result(tmp_path / "o") == ROWS[2:]
+
+
+def test_what_cannot_work_is_said_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "bad.parquet").write_bytes(b"no parquet")
+    (problem,) = preflight(recipe(tmp_path, dataset_path="bad.parquet"))
+    assert "cannot read the data file" in problem.message
+    if find_spec("lance") is None:
+        write_rows(tmp_path / "r.jsonl", ROWS)
+        (problem,) = preflight(recipe(tmp_path, dataset_path="r.jsonl", export_path="x/r.lance"))
+        assert isinstance(problem, MissingExtraError)
+
+
+def test_captions_as_llava_say_what_to_run(folder: Path) -> None:
+    write_rows(folder / "first.jsonl", ROWS[:1])
+    made = recipe(folder, dataset_path="first.jsonl", export_path="x/out.json", export_type="llava")
+    with pytest.raises(DataError) as caught:
+        process(made, out=folder / "a", workers=1)
+    assert "bettersynth convert dj-to-llava" in str(caught.value.hint)
