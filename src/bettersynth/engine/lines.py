@@ -16,6 +16,7 @@ from bettersynth.formats.jsonl import dump_line
 from bettersynth.ops.base import IMAGES, RECORD, STATS, TEXT, Batch
 
 META = "__dj__meta__"  # a column of JSON: what Data-Juicer's operators say of a row goes where its stats go
+_SCORES = "__dj__stats__"
 _INTERNAL = frozenset([*BASE_SCHEMA.names, META])
 
 
@@ -50,6 +51,8 @@ def _lines(batch: Batch, settings: LineSettings, scores: list[bytes] | None) -> 
     is_flat = "." not in settings.text_key
     for row, (raw, text, images) in enumerate(zip(*listed, strict=True)):
         record = orjson.loads(raw)
+        # As in Data-Juicer, what an earlier run said of the row stays only where stats are kept at all.
+        before = {name: record.pop(name, None) for name in (_SCORES, META)}
         if is_flat:
             record[settings.text_key] = text
         else:
@@ -58,11 +61,18 @@ def _lines(batch: Batch, settings: LineSettings, scores: list[bytes] | None) -> 
             record[settings.image_key] = images or []
         for name, values in zip(names, extra, strict=True):
             record[name] = values[row]
-        if settings.keep_stats and scores is not None:
-            record["__dj__stats__"] = orjson.Fragment(scores[row])
-        if settings.keep_stats and metas is not None:
-            record[META] = orjson.Fragment(metas[row] or "{}")
+        if settings.keep_stats:
+            for name, said in ((_SCORES, scores), (META, metas)):
+                if said is not None or before[name] is not None:
+                    record[name] = before[name] if said is None else _joined(before[name], said[row])
         yield dump_line(record)
+
+
+def _joined(before: Any, said: str | bytes | None) -> Any:
+    """What an earlier run said of a row, and over it what this one says (JSON)."""
+    if not before or not isinstance(before, dict):
+        return orjson.Fragment(said or "{}")
+    return {**before, **orjson.loads(said or "{}")}
 
 
 def assign(record: dict[str, Any], key: str, value: Any) -> None:

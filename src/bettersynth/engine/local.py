@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
 import shutil
 import time
@@ -34,6 +33,7 @@ from bettersynth.engine.passport import describe_steps, step_labels
 from bettersynth.engine.plan import Plan, Stage, plan, unwrap
 from bettersynth.engine.pool import Pool
 from bettersynth.engine.progress import Progress, StageMeter, totals_of
+from bettersynth.engine.remedy import remedy
 from bettersynth.engine.samples import export_samples
 from bettersynth.engine.settings import (
     base_key,
@@ -423,16 +423,8 @@ def _check_failures(state: _State, source: Source, recipe: Recipe, out: Path) ->
                 error=first["error"],
             ),
             expected=t("at most {n} failed rows", n=int(allowed * source.lines)),
-            hint=_way_past(recipe, failed, source.lines),
+            hint=remedy(recipe, source, failed, first),
         )
-
-
-def _way_past(recipe: Recipe, failed: int, rows: int) -> str:
-    """What to do about too many failed rows."""
-    if not recipe.keys.skip_op_error:
-        return t("mend the rows, or if they may be lost add: {flag}", flag="--set skip_op_error=true")
-    ratio = math.ceil(100 * failed / rows) / 100
-    return t("mend the rows, or if they may be lost add: {flag}", flag=f"--set max_failed_ratio={ratio:g}")
 
 
 def account(planned: Plan, markers: Sequence[dict[str, Any]]) -> list[Accounting]:

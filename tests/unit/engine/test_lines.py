@@ -10,6 +10,8 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from bettersynth.config.load import parse_yaml
+from bettersynth.config.recipe import build_recipe
 from bettersynth.core.artifact import Artifact
 from bettersynth.core.errors import DataError
 from bettersynth.engine import source, trace
@@ -124,3 +126,18 @@ def test_other_keys_for_the_lines_make_only_the_last_stage_again(recipe: Any, tm
     assert (other.run["shards_cached"], other.run["shards_computed"]) == (1, 1)
     first = json.loads((tmp_path / "o" / "processed_data.jsonl").read_text().splitlines()[0])
     assert set(first["__dj__stats__"]) == {"num_words", "alnum_ratio"}
+
+
+def test_what_an_earlier_run_said_of_a_row_stays_only_where_stats_are_kept(tmp_path: Path) -> None:
+    old = {"__dj__stats__": {"text_len": 99, "other": 1}, "__dj__meta__": {"tags": ["a"]}}
+    (tmp_path / "d.jsonl").write_text(json.dumps({"text": "abc", **old}) + "\n")
+    text = "dataset_path: d.jsonl\nkeep_stats_in_res_ds: {}\nprocess: [{}]\n"
+    for keep, step, said in (
+        ("false", "text_length_filter: {min_len: 1}", {}),
+        ("false", "fix_unicode_mapper", {}),
+        ("true", "text_length_filter: {min_len: 1}", {**old, "__dj__stats__": {"text_len": 3, "other": 1}}),
+        ("true", "fix_unicode_mapper", old),
+    ):
+        made = build_recipe(parse_yaml(text.format(keep, step), name="r.yaml"), base=tmp_path)
+        process(made, out=tmp_path / "o", workers=1)
+        assert json.loads((tmp_path / "o" / "processed_data.jsonl").read_text()) == {"text": "abc", **said}

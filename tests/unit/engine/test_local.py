@@ -176,6 +176,19 @@ def test_too_many_failures_stop_the_run(recipe: Any, tmp_path: Path) -> None:
     assert len(rows_of(tmp_path / "o", "quarantine.jsonl")) == 2 and not Artifact.exists(tmp_path / "o")
 
 
+def test_a_result_read_from_another_folder_says_where_its_pictures_are(recipe: Any, data: Path, tmp_path: Path) -> None:
+    process(recipe("  - fix_unicode_mapper:\n"), out=tmp_path / "one", workers=1)
+    again = {"dataset_path": str(tmp_path / "one" / "processed_data.jsonl")}
+    with pytest.raises(DataError) as caught:
+        process(recipe("  - fix_unicode_mapper:\n", **again), out=tmp_path / "two", workers=1)
+    root = str(caught.value.hint).rpartition("image_root=")[2]
+    assert root == str(data)
+    process(recipe("  - fix_unicode_mapper:\n", **again, image_root=root), out=tmp_path / "two", workers=1)
+    with pytest.raises(DataError) as caught:
+        process(recipe("  - fix_unicode_mapper:\n", image_root=str(tmp_path)), out=tmp_path / "two", workers=1)
+    assert "max_failed_ratio" in str(caught.value.hint)
+
+
 def test_an_operator_that_changes_ids_is_a_bug_that_stops_the_run(
     recipe: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
