@@ -23,6 +23,7 @@ from bettersynth.ops.filters.image_face_count_filter import ImageFaceCountFilter
 from bettersynth.ops.filters.image_face_ratio_filter import ImageFaceRatioFilter
 from bettersynth.ops.filters.image_nsfw_filter import ImageNsfwFilter
 from bettersynth.ops.filters.image_pair_similarity_filter import ImagePairSimilarityFilter
+from bettersynth.ops.filters.image_shape_filter import ImageShapeFilter
 from bettersynth.ops.filters.image_sharpness_filter import ImageSharpnessFilter, sharpness
 from bettersynth.ops.filters.image_text_matching_filter import ImageTextMatchingFilter
 from bettersynth.ops.filters.image_text_richness_filter import ImageTextRichnessFilter, lettering
@@ -231,3 +232,19 @@ def test_small_pictures_share_the_decode_unless_a_fraction_will_do(batch: Any, t
         ctx.image(tmp_path / name)
         assert (np.asarray(ctx.small_image(tmp_path / name, 200)) == alone).all(), "the recipe around changes nothing"
         assert max(alone.shape) == 200
+
+
+@pytest.mark.parametrize(
+    ("keys", "kept"),  # sides 10 x 20, 20 x 20, 30 x 20; checked against Data-Juicer's operator code
+    [
+        ({"min_width": 20}, [0, 1, 1]),
+        ({"min_width": 20, "min_closed_interval": False}, [0, 0, 1]),
+        ({"max_width": 20, "max_closed_interval": False}, [1, 0, 0]),
+        ({"min_width": 20, "min_height": 30, "reversed_range": True}, [1, 1, 0]),
+        ({"min_width": 20, "reversed_range": True}, [0, 0, 0]),
+        ({"max_width": 0}, [0, 0, 0]),
+    ],
+)
+def test_shape_takes_the_keys_that_every_range_takes(keys: dict[str, Any], kept: list[int]) -> None:
+    stats = {"image_width": pa.array([[10], [20], [30]]), "image_height": pa.array([[20], [20], [20]])}
+    assert ImageShapeFilter(**keys).keep(stats).tolist() == kept

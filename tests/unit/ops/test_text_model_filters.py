@@ -40,6 +40,13 @@ def test_languages_are_kept_by_name_and_confidence() -> None:
     assert only.keep(stats).tolist() == [True, False, False]
     sure = LanguageIdScoreFilter(model="builtin", min_score=0.5)
     assert sure.reasons(stats, np.array([2])) == ["lang_score below min_score"]
+    scores = {"lang": stats["lang"], "lang_score": pa.array([0.4, 0.5, 0.6])}
+    for keys, kept in (
+        ({}, [0, 1, 1]),
+        ({"min_closed_interval": False}, [0, 0, 1]),
+        ({"reversed_range": True}, [1, 1, 0]),
+    ):
+        assert LanguageIdScoreFilter(model="builtin", min_score=0.5, **keys).keep(scores).tolist() == kept
     with pytest.raises(ValueError, match="builtin"):
         LanguageIdScoreFilter().check()
 

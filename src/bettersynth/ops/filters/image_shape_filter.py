@@ -23,12 +23,17 @@ class ImageShapeFilter(Filter):
     Args:
         min_width, max_width, min_height, max_height: bounds in pixels, inclusive.
         any_or_all: keep when any picture passes, or only when all do.
+        min_closed_interval, max_closed_interval: whether a side may equal its bound.
+        reversed_range: each of the two sides must lie outside its range.
     """
 
     reads: ClassVar[tuple[str, ...]] = (IMAGES,)
     version: ClassVar[int] = 2
     writes: ClassVar[tuple[str, ...]] = ("stats.image_width", "stats.image_height")
-    keep_params: ClassVar[tuple[str, ...]] = ("min_width", "max_width", "min_height", "max_height", "any_or_all")
+    keep_params: ClassVar[tuple[str, ...]] = (
+        *("min_width", "max_width", "min_height", "max_height", "any_or_all"),
+        *("min_closed_interval", "max_closed_interval", "reversed_range"),
+    )
     at_once: ClassVar[bool] = True
 
     min_width: int = 1
@@ -36,6 +41,9 @@ class ImageShapeFilter(Filter):
     min_height: int = 1
     max_height: int | None = None
     any_or_all: AnyOrAll = "any"
+    min_closed_interval: bool = True
+    max_closed_interval: bool = True
+    reversed_range: bool = False
 
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``image_width`` and ``image_height``: lists of pixels, one entry a picture."""
@@ -48,11 +56,19 @@ class ImageShapeFilter(Filter):
 
     def keep(self, stats: Stats) -> Mask:
         """Both sides of a picture must fit."""
-        widths, heights = entries(stats["image_width"]), entries(stats["image_height"])
-        fits = (widths >= self.min_width) & (heights >= self.min_height)
-        fits &= (widths <= (self.max_width or np.inf)) & (heights <= (self.max_height or np.inf))
+        fits = self._inside(entries(stats["image_width"]), self.min_width, self.max_width)
+        fits &= self._inside(entries(stats["image_height"]), self.min_height, self.max_height)
         return passes(stats["image_width"], fits, self.any_or_all)
+
+    def _inside(self, sides: npt.NDArray[np.float64], low: int, high: int | None) -> Mask:
+        # Reversing flips both ends first, so that "outside" includes the bounds by default.
+        has_low = self.min_closed_interval != self.reversed_range
+        has_high = self.max_closed_interval != self.reversed_range
+        inside: Mask = sides >= low if has_low else sides > low
+        if high is not None:
+            inside = inside & (sides <= high if has_high else sides < high)
+        return ~inside if self.reversed_range else inside
 
     def reasons(self, stats: Stats, dropped: npt.NDArray[np.int64]) -> list[str]:
         """One reason for all."""
-        return ["image sides out of range"] * len(dropped)
+        return ["image sides inside the range" if self.reversed_range else "image sides out of range"] * len(dropped)

@@ -20,17 +20,20 @@ class LanguageIdScoreFilter(Filter):
     Args:
         lang: language code or codes to keep; all when empty.
         min_score: smallest confidence, 0 to 1.
+        min_closed_interval, reversed_range: leave the bound itself out; keep what is less sure than it.
         model: fastText's ``lid.176.bin``, or ``builtin`` for our own rough guess by script and common words.
     """
 
     reads: ClassVar[tuple[str, ...]] = (TEXT,)
     writes: ClassVar[tuple[str, ...]] = ("stats.lang", "stats.lang_score")
     models: ClassVar[tuple[str, ...]] = ("model",)
-    keep_params: ClassVar[tuple[str, ...]] = ("lang", "min_score")
+    keep_params: ClassVar[tuple[str, ...]] = ("lang", "min_score", "min_closed_interval", "reversed_range")
 
     lang: str | tuple[str, ...] = ""
     min_score: float = 0.8
     model: str | None = None
+    min_closed_interval: bool = True
+    reversed_range: bool = False
 
     def check(self) -> None:
         """A model is needed; nothing is downloaded."""
@@ -48,8 +51,12 @@ class LanguageIdScoreFilter(Filter):
 
     def keep(self, stats: Stats) -> Mask:
         """Sure enough, and in one of the languages."""
-        sure: Mask = np.asarray(stats["lang_score"].to_numpy(zero_copy_only=False)) >= self.min_score
-        return sure & self._listed(stats)
+        scores = np.asarray(stats["lang_score"].to_numpy(zero_copy_only=False))
+        # Reversing flips the end first, so that "below" includes the bound by default.
+        sure: Mask = scores >= self.min_score
+        if self.min_closed_interval == self.reversed_range:
+            sure = scores > self.min_score
+        return (~sure if self.reversed_range else sure) & self._listed(stats)
 
     def _listed(self, stats: Stats) -> Mask:
         wanted = {self.lang} - {""} if isinstance(self.lang, str) else set(self.lang)
@@ -59,4 +66,5 @@ class LanguageIdScoreFilter(Filter):
     def reasons(self, stats: Stats, dropped: npt.NDArray[np.int64]) -> list[str]:
         """Another language, or too little confidence."""
         listed = self._listed(stats)
-        return ["lang_score below min_score" if listed[row] else "lang not in lang" for row in dropped.tolist()]
+        unsure = f"lang_score {'above' if self.reversed_range else 'below'} min_score"
+        return [unsure if listed[row] else "lang not in lang" for row in dropped.tolist()]
