@@ -90,7 +90,9 @@ class RecipeKeys(BaseModel):
     work_dir: str | None = Field(None, description="folder of the sample_trace files; {work_dir} in paths")
     job_id: str | None = Field(None, description="name of the run; {job_id} in paths")
     ds_cache_dir: str | None = Field(None, description="folder of model results that several outputs share")
-    custom_operator_paths: str | list[str] | None = Field(None, description="files or folders with more operators")
+    custom_operator_paths: str | list[str] | None = Field(
+        None, description="files or folders with more operators, of our form"
+    )
     executor_type: Literal["default", "local", "ray", "ray_partitioned"] = Field("default", description="where to run")
     ray_address: str = Field("auto", description="local to start Ray here, auto or an address to join a cluster")
     percentiles: list[float] = Field(default_factory=list, description="percentiles that analyze prints as well")

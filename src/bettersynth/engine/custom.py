@@ -54,9 +54,11 @@ def _register(file: Path, where: str) -> list[BetterSynthError]:
         del OPERATORS._modules[file.stem]
         sys.modules.pop(file.stem, None)
         got = error.message if isinstance(error, BetterSynthError) else f"{type(error).__name__}: {error}"
+        is_foreign = "data_juicer" in file.read_text(encoding="utf-8", errors="replace")
+        message = t("this file holds no operator")
         return [
             ConfigError(
-                t("this file holds no operator"),
+                t("operators written for Data-Juicer's classes are not loaded") if is_foreign else message,
                 where=where,
                 got=f"{file}: {got}",
                 hint=t("see how one is written: bettersynth explain text_length_filter"),
