@@ -157,6 +157,25 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadLine]]:
         ) from error
 
 
+def text_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 file that is small enough to hold; only a line feed ends one.
+
+    ``str.splitlines`` also cuts at U+2028, U+0085 and others, which JSON texts hold as they are.
+
+    Raises:
+        DataError: the file is missing or is not UTF-8.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise DataError(t("file not found"), where=str(path), got=error.strerror) from error
+    except UnicodeDecodeError as error:
+        raise DataError(t("not UTF-8: {error}", error=error), where=str(path)) from error
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
 def open_binary(path: Path) -> BinaryIO:
     """Open a file for reading, decompressing it when its name ends in .gz or .zst."""
     if path.suffix == ".gz":

@@ -18,6 +18,7 @@ from bettersynth.core.artifact import Artifact, write_atomic, write_manifest
 from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors, DataError
 from bettersynth.core.fingerprint import digest_bytes, digest_file, digest_json
 from bettersynth.core.lang import t
+from bettersynth.formats.jsonl import text_lines
 from bettersynth.infer.unified import InterleaveInferencer
 from bettersynth.infer.unified_options import RENAMED
 from bettersynth.infer.unified_types import UnifiedRequest, UnifiedResult, request_of
@@ -49,15 +50,11 @@ def read_jobs(path: Path, options: Mapping[str, Any]) -> list[Job]:
     :class:`UnifiedRequest` and of the drawing settings, which goes before ``options``.
 
     Raises:
-        ConfigErrors: every line that cannot be used, at once.
+        ConfigErrors: every line that cannot be used, at once. DataError: no such file, or not UTF-8.
     """
     jobs: list[Job] = []
     problems: list[BetterSynthError] = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(t("file not found"), where=str(path), got=error.strerror) from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         where = f"{path}:{number}"

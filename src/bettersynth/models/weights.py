@@ -106,7 +106,7 @@ def _load_pickle(path: Path) -> object:
             got=next((line.strip() for line in message.splitlines() if "lobal" in line), ""),
             hint=t("ask its author for a safetensors file; never load a pickle you do not trust"),
         ) from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, LookupError, AttributeError) as error:
         raise DataError(
             t("damaged weight file"), where=str(path), got=(str(error).splitlines() or [type(error).__name__])[0]
         ) from error

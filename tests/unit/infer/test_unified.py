@@ -351,6 +351,15 @@ def test_a_file_of_prompts_tells_all_its_mistakes_at_once(tmp_path):
         assert said in caught.value.body()
 
 
+def test_only_a_line_feed_ends_a_line_of_prompts(tmp_path):
+    path, text = tmp_path / "p.jsonl", "a\u2028b\x85c"
+    path.write_text(f'{{"prompt": "{text}"}}\r\n\n{{"prompt": "d"}}', encoding="utf-8")
+    assert [[part.value for part in job.request.parts] for job in read_jobs(path, {})] == [[text], ["d"]]
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_jobs(path, {})
+
+
 def test_the_command(bagel_folder, tmp_path: Path, call):
     Image.new("RGB", (20, 12), "blue").save(tmp_path / "in.png")
     prompts = tmp_path / "prompts.jsonl"

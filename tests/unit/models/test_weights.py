@@ -116,6 +116,12 @@ def test_damaged_file(tmp_path, tensors, name, keep):
         weights.load_tensors(path)
 
 
+def test_a_text_is_a_damaged_weight_file(tmp_path):
+    (tmp_path / "x.pth").write_text("a red dog\nb\n")
+    with pytest.raises(DataError, match="damaged weight file"):
+        weights.load_tensors(tmp_path / "x.pth")
+
+
 def test_pickle_without_tensors(tmp_path):
     torch.save([1, 2], tmp_path / "x.bin")
     with pytest.raises(DataError, match="no dictionary of tensors"):

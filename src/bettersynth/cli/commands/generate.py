@@ -157,7 +157,9 @@ def run(args: argparse.Namespace) -> int:
 def _show(path: Path, artifact: Any) -> None:
     import json
 
-    for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+    from bettersynth.formats.jsonl import text_lines
+
+    for line in map(json.loads, text_lines(path)):
         for output in line["outputs"]:
             what = path.parent / output["image"] if "image" in output else output["text"]
             print(f"{line['id']}  {output['kind']}  ({output['how']}: {output['reason']})  {what}")

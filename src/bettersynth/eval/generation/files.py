@@ -11,6 +11,7 @@ from typing import Any
 from bettersynth.core.errors import DataError
 from bettersynth.core.fingerprint import digest_file
 from bettersynth.core.lang import t
+from bettersynth.formats.jsonl import text_lines
 
 RESULTS = "results.jsonl"
 _TEXT_KEYS = ("text", "prediction", "caption", "prompt", "text_prompt", "answer")
@@ -28,17 +29,13 @@ class Pair:
 
 
 def _lines(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(t("file not found"), where=str(path), got=error.strerror) from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for number, line in enumerate(text_lines(path), 1):
         where = f"{path}:{number}"
         if path.suffix not in (".jsonl", ".json"):
-            found.append((where, {"text": line}))
+            found.append((where, {"text": line}))  # an empty line is an empty answer, and counts
+            continue
+        if not line.strip():
             continue
         try:
             record = json.loads(line)

@@ -10,6 +10,7 @@ import pytest
 
 from bettersynth.core.errors import DataError, MissingExtraError
 from bettersynth.eval.generation import texts as texts_module
+from bettersynth.eval.generation.files import matched
 from bettersynth.eval.generation.texts import WORDNET_FILES, bertscore, bleu, meteor, rouge, score_texts
 
 SAID = ["a red ball on a blue table", "two white cups at night", "the car"]
@@ -197,3 +198,17 @@ def test_texts_must_match_and_packages_be_there(monkeypatch):
     monkeypatch.setattr(texts_module.importlib, "import_module", absent)
     with pytest.raises(MissingExtraError, match=r"bettersynth\[metrics\]"):
         rouge(["a"], [["a"]])
+
+
+def test_empty_lines_are_empty_answers_and_pair_with_their_own_reference(tmp_path: Path) -> None:
+    said, wanted = tmp_path / "said.txt", tmp_path / "wanted.txt"
+    said.write_text("one\n\nthree\u2028still three\n", encoding="utf-8")
+    wanted.write_text("1\n2\n3", encoding="utf-8")
+    assert matched(said, wanted) == (["one", "", "three\u2028still three"], [["1"], ["2"], ["3"]])
+    lines = tmp_path / "said.jsonl"
+    lines.write_text('{"text": "a\u2028b"}\n\n{"text": "c"}\n', encoding="utf-8")
+    wanted.write_text("1\n2\n", encoding="utf-8")
+    assert matched(lines, wanted)[0] == ["a\u2028b", "c"]
+    said.write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match="not UTF-8"):
+        matched(said, wanted)
