@@ -58,6 +58,8 @@ def export_settings(recipe: Recipe, num_steps: int) -> ExportSettings:
             expected=", ".join(dict.fromkeys(ENDINGS.values())),
             hint=t("give the name one of these endings, or set export_type"),
         )
+    if keys.export_type and kind_of(name) is not None and not name.endswith(ENDINGS[kind]):
+        name = stem_of(name) + ENDINGS[kind]  # a Parquet file called .jsonl can be read by nobody
     return ExportSettings(name, line_settings(recipe, num_steps), kind, keys.export_shard_size)
 
 

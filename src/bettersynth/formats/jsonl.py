@@ -185,13 +185,19 @@ def open_binary(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def create_binary(path: Path, suffix: str) -> Any:
-    """Open a file for writing, compressed when ``suffix`` is .gz or .zst; the same rows give the same bytes."""
-    if suffix == ".gz":
-        return gzip.GzipFile(path, "wb", mtime=0)
+@contextlib.contextmanager
+def create_binary(path: Path, suffix: str) -> Iterator[Any]:
+    """A file for writing, compressed when ``suffix`` is .gz or .zst; the same rows give the same bytes."""
     if suffix == ".zst":
-        return pa.CompressedOutputStream(pa.OSFile(str(path), "wb"), "zstd")
-    return path.open("wb")
+        with pa.CompressedOutputStream(pa.OSFile(str(path), "wb"), "zstd") as stream:
+            yield stream
+        return
+    with path.open("wb") as file:
+        if suffix == ".gz":  # without a name: gzip keeps that of the half-written file, which no two runs share
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:
+                yield stream
+        else:
+            yield file
 
 
 def dump_line(row: Mapping[str, Any]) -> bytes:

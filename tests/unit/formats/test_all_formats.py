@@ -26,7 +26,7 @@ from bettersynth.core.errors import ConfigError, DataError, MissingExtraError
 from bettersynth.engine.local import process
 from bettersynth.engine.preflight import preflight
 from bettersynth.formats.arrow import saved_files
-from bettersynth.formats.jsonl import read_rows, write_rows
+from bettersynth.formats.jsonl import create_binary, read_rows, write_rows
 from bettersynth.formats.pictures import PictureFolder
 from bettersynth.formats.read import ReadOptions, data_files, read_any
 from bettersynth.formats.table import value_of
@@ -73,6 +73,22 @@ def test_out_and_in_again(kind: str, folder: Path) -> None:
     if kind in ("csv", "tsv"):
         want[1]["note"], want[0]["id"], want[1]["id"], want[2]["id"] = "012", "001", "002", "003"
     assert result(folder / "b") == want
+
+
+@pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl.zst", "parquet", "json", "csv"])
+def test_a_result_is_called_what_it_is(kind: str, folder: Path) -> None:
+    made = recipe(folder, dataset_path="rows.jsonl", export_path="x/res.jsonl", export_type=kind)
+    artifact = process(made, out=folder / "a", workers=1)
+    assert artifact.facts["data"] == f"res.{kind}" and (folder / "a" / f"res.{kind}").is_file()
+    back = recipe(folder, dataset_path=str(folder / "a" / f"res.{kind}"), image_root=str(folder))
+    assert process(back, out=folder / "b", workers=1).facts["rows_out"] == 3
+
+
+def test_compressed_lines_do_not_hold_the_name_of_a_passing_file(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        with create_binary(tmp_path / name, ".gz") as stream:
+            stream.write(b"x\n")
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_webdataset_keeps_pictures_and_fields(folder: Path) -> None:
