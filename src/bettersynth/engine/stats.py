@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bettersynth.config.recipe import Recipe
-from bettersynth.core.artifact import write_atomic
+from bettersynth.core.artifact import Artifact, write_atomic
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
 from bettersynth.engine.local import process
@@ -49,8 +49,12 @@ def analyze_stats(recipe: Recipe, *, out: Path, progress: Callable[[Any], None] 
     """Score every row with every filter of the recipe; returns the folder with ``overall.csv`` and ``overall.md``.
 
     The scores of single rows are in ``NAME_stats.jsonl`` beside the result, as in Data-Juicer.
+
+    Raises:
+        ConfigError: the recipe has no filter, or the folder holds what a recipe made of the rows.
     """
     recipe = filters_only(recipe)
+    _spare_result(out)
     artifact = process(recipe, out=out, progress=progress, scores_only=True)
     name = str(artifact.facts["data"])
     values = collect(out / f"{stem_of(name)}_stats.jsonl")
@@ -66,6 +70,18 @@ def analyze_stats(recipe: Recipe, *, out: Path, progress: Callable[[Any], None] 
     lines += [[row, *(f"{table[column][row]:g}" for column in table)] for row in rows]
     write_atomic(folder / _MARKDOWN, "".join(f"| {' | '.join(line)} |\n" for line in lines).encode())
     return folder
+
+
+def _spare_result(out: Path) -> None:
+    """Refuse to put the rows of an analysis, which are those of the input, in place of a recipe's result."""
+    made = Artifact.load(out) if Artifact.exists(out) else None
+    steps = made.facts.get("accounting", ()) if made is not None else ()
+    if any(step["dropped"] or step["changed"] or step["rows_made"] for step in steps):
+        raise ConfigError(
+            t("this folder holds the result of a recipe, which an analysis would replace"),
+            where=str(out),
+            hint=t("choose another place: {flag}", flag="--export_path FOLDER/NAME.jsonl"),
+        )
 
 
 def collect(path: Path) -> dict[str, list[float]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from bettersynth.core.artifact import Artifact
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.formats import llava
@@ -49,6 +50,8 @@ class ReadOptions:
 def data_files(path: Path, options: ReadOptions) -> list[Path]:
     """The data files that a path stands for: itself, those of a saved data set, or of a folder (sorted by name).
 
+    Of a folder that this program made only the rows count, not the stats, traces and set-aside rows beside them.
+
     Raises:
         ConfigError: there is nothing, or the file's ending is not known.
     """
@@ -57,6 +60,8 @@ def data_files(path: Path, options: ReadOptions) -> list[Path]:
         return [path]
     if path.is_dir() and is_saved_dataset(path):
         return saved_files(path, options.split)
+    if path.is_dir() and (names := _of_result(path)):
+        return [file for name in names for file in data_files(path / name, options)]
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(options.suffixes))
         found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts)]
@@ -68,6 +73,18 @@ def data_files(path: Path, options: ReadOptions) -> list[Path]:
     if not path.name.endswith(SUFFIXES):
         raise ConfigError(t("unknown kind of data file"), where=str(path), expected=expected)
     return [path]
+
+
+def _of_result(folder: Path) -> list[str]:
+    """Names of the files or folders with rows, of a folder that holds a processed data set."""
+    if not Artifact.exists(folder):
+        return []
+    made = Artifact.load(folder)
+    if made.kind != "dataset" or "data" not in made.facts:
+        return []
+    name = str(made.facts["data"])
+    names = [name] if (folder / name).is_dir() else [str(file) for file in made.facts.get("data_files", [name])]
+    return names if all((folder / name).exists() for name in names) else []
 
 
 def nearest_file(path: Path) -> str:

@@ -209,4 +209,9 @@ def test_data_juicers_commands(rows: Path, capsys: pytest.CaptureFixture[str], m
     table = json.loads(capsys.readouterr().out)["overall"]["text_len"]
     assert table["count"] == 5 and table["max"] == 29 and "10%" in table
     assert (rows / "p" / "analysis" / "overall.md").is_file() and Artifact.exists(rows / "p")
+    for _ in range(2):  # an analysis may replace an analysis, but not what a recipe made of the rows
+        assert dj.analyze_main([*words[:3], str(rows / "p" / "res.jsonl")]) == 0
+    before = (rows / "o" / "res.jsonl").read_bytes()
+    assert dj.analyze_main(words) == 2 and "would replace" in capsys.readouterr().err
+    assert (rows / "o" / "res.jsonl").read_bytes() == before
     assert dj.process_main([]) == 2

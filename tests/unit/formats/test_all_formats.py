@@ -23,6 +23,7 @@ from PIL import Image
 from bettersynth.config.load import parse_yaml
 from bettersynth.config.recipe import Recipe, build_recipe
 from bettersynth.core.errors import ConfigError, DataError, MissingExtraError
+from bettersynth.engine.analyze import analyze
 from bettersynth.engine.local import process
 from bettersynth.engine.preflight import preflight
 from bettersynth.formats.arrow import saved_files
@@ -512,3 +513,13 @@ def test_captions_as_llava_say_what_to_run(folder: Path) -> None:
     with pytest.raises(DataError) as caught:
         process(made, out=folder / "a", workers=1)
     assert "bettersynth convert dj-to-llava" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("keys", [{"export_shard_size": 100}, {"export_type": "arrow"}, {"keep_stats_in_res_ds": True}])
+def test_a_result_folder_is_read_as_its_rows_alone(keys: dict[str, Any], folder: Path) -> None:
+    write_rows(folder / "bad.jsonl", [*ROWS, {"text": 1}])
+    made = recipe(folder, dataset_path="bad.jsonl", export_path="x/r.jsonl", max_failed_ratio=1, **keys)
+    process(made, out=folder / "a", workers=1)
+    assert analyze(folder / "a", image_root=folder)["rows"] == 3
+    back = recipe(folder, dataset_path=str(folder / "a"), image_root=str(folder))
+    assert process(back, out=folder / "b", workers=1).facts["rows_in"] == 3

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     processed = Artifact.load(dataset, kind="dataset") if dataset.is_dir() and Artifact.exists(dataset) else None
     source = dataset
     if processed is not None:
-        source = dataset / str(processed.facts["data"])
+        source = dataset if "data_files" in processed.facts else dataset / str(processed.facts["data"])
         roots = processed.run.get("image_roots", ())
         root = root or (Path(roots[0]) if roots else None)
     Progress()(t("reading {path}", path=source))
@@ -161,7 +161,7 @@ def _page(out: Path, dataset: Path, source: Path, facts: dict[str, Any], process
         environment=environment(),
         notes=tuple(notes),
     )
-    build_report(page, out, root=source.parent, thumbnail=thumbnail)
+    build_report(page, out, root=dataset if processed is not None else source.parent, thumbnail=thumbnail)
     return out / PAGE
 
 
