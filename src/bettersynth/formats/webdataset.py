@@ -162,9 +162,7 @@ def _take(
     return True
 
 
-def _add_picture(
-    row: dict[str, Any], pictures: PictureFolder, key: str, ending: str, data: bytes, suffix: str
-) -> None:
+def _add_picture(row: dict[str, Any], pictures: PictureFolder, key: str, ending: str, data: bytes, suffix: str) -> None:
     place = pictures.save(f"{key}.{ending}".rpartition(".")[0], data, suffix)
     row.setdefault("__pictures__", []).append((ending, place))
 

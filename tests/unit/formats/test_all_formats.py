@@ -386,22 +386,11 @@ def test_names_that_look_alike_once_cleaned_stay_two_pictures(tmp_path: Path) ->
     assert {(tmp_path / place).resolve().parent for place in places} == {(tmp_path / "pictures").resolve()}
 
 
-def packed(path: Path, files: dict[str, bytes | None]) -> Path:
-    """A tar of these members in this order; those without bytes are links."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data or b"")
-            member.type, member.linkname = (tarfile.SYMTYPE, "other") if data is None else (tarfile.REGTYPE, "")
-            archive.addfile(member, io.BytesIO(data or b""))
-    return path
-
-
 def test_pictures_of_files_with_one_name_are_not_exchanged(tmp_path: Path) -> None:
     picture = b"\x89PNG\r\n\x1a\n"
     for number, name in enumerate(("a/s.tar", "b/s.tar", "b/s.001.tar", "b/s-2.tar")):
-        packed(tmp_path / "d" / name, {"1.txt": b"%d" % number, "1.png": picture + b"%d" % number})
+        (tmp_path / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        _pack(tmp_path / "d" / name, [("1.txt", b"%d" % number), ("1.png", picture + b"%d" % number)])
     process(recipe(tmp_path, dataset_path=str(tmp_path / "d")), out=tmp_path / "o", workers=1)
     found = [(row["text"].encode(), (tmp_path / "o" / row["images"][0]).read_bytes()) for row in result(tmp_path / "o")]
     assert len(found) == 4 and all(data == picture + text for text, data in found)
@@ -409,7 +398,8 @@ def test_pictures_of_files_with_one_name_are_not_exchanged(tmp_path: Path) -> No
 
 def test_pictures_inside_a_file_are_found_beside_another_picture_folder(folder: Path) -> None:
     picture = (folder / "p" / "0.png").read_bytes()
-    packed(folder / "d" / "s.tar", {"1.txt": b"packed", "1.png": picture})
+    (folder / "d").mkdir()
+    _pack(folder / "d" / "s.tar", [("1.txt", b"packed"), ("1.png", picture)])
     write_rows(folder / "d" / "t.jsonl", ROWS)
     process(recipe(folder, dataset_path=str(folder / "d"), image_root=str(folder)), out=folder / "o", workers=1)
     assert len(result(folder / "o")) == 4
@@ -417,7 +407,7 @@ def test_pictures_inside_a_file_are_found_beside_another_picture_folder(folder: 
 
 def test_pictures_of_a_sample_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     names = sorted(f"s.{number}.png" for number in range(12))
-    packed(tmp_path / "d.tar", {**{name: name.encode() for name in names}, "s.txt": b"text"})
+    _pack(tmp_path / "d.tar", [*((name, name.encode()) for name in names), ("s.txt", b"text")])
     (row,) = read_any(tmp_path / "d.tar", ReadOptions(), PictureFolder(tmp_path, "x"))
     assert [Path(place).name for place in row["images"]] == [f"s.{number}.png" for number in range(12)]
 
@@ -430,9 +420,9 @@ def test_pictures_of_a_sample_come_in_the_order_of_their_numbers(tmp_path: Path)
     ],
 )
 def test_samples_that_would_lose_their_pictures_are_refused(
-    files: dict[str, bytes | None], message: str, tmp_path: Path
+    files: dict[str, bytes], message: str, tmp_path: Path
 ) -> None:
-    packed(tmp_path / "d.tar", files)
+    _pack(tmp_path / "d.tar", list(files.items()))
     with pytest.raises(DataError, match=message) as caught:
         list(read_any(tmp_path / "d.tar", ReadOptions(), PictureFolder(tmp_path, "x")))
     assert caught.value.where is not None and "1" in caught.value.where.rpartition("/")[2]
