@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import inspect
 import sys
 import types
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,7 +106,7 @@ def recipe_page() -> str:
         "",
     ]
     grouped: dict[str, list[str]] = {}
-    for name in idle.IdleKeys.model_fields:
+    for name in idle.idle_keys():
         grouped.setdefault(idle.reason(name), []).append(f"`{name}`")
     lines += _table(("keys", "because"), [(", ".join(names), why) for why, names in grouped.items()])
     lines += [
@@ -242,11 +244,11 @@ def _page(lines: Sequence[str]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _keys(model: type[BaseModel]) -> list[str]:
+def _keys(model: type) -> list[str]:
     """A table of a model's keys."""
     below = _docs_below(model)
     rows = []
-    for name, field in model.model_fields.items():
+    for name, field in _fields(model).items():
         meaning = field.description or below.get(name, "")
         bounds = [
             f"{sign} {getattr(mark, key)}" for mark in field.metadata for key, sign in _BOUNDS if hasattr(mark, key)
@@ -257,7 +259,14 @@ def _keys(model: type[BaseModel]) -> list[str]:
     return _table(("key", "value", "default", "meaning"), rows)
 
 
-def _docs_below(model: type[BaseModel]) -> dict[str, str]:
+def _fields(model: Any) -> Mapping[str, FieldInfo]:
+    if issubclass(model, BaseModel):
+        return model.model_fields
+    kinds = typing.get_type_hints(model)
+    return {spec.name: FieldInfo.from_annotated_attribute(kinds[spec.name], spec) for spec in dataclasses.fields(model)}
+
+
+def _docs_below(model: type) -> dict[str, str]:
     """Docstrings that stand below the fields in the source."""
     body = ast.parse(inspect.getsource(model)).body[0]
     assert isinstance(body, ast.ClassDef)
@@ -269,7 +278,7 @@ def _docs_below(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
-def _doc(model: type[BaseModel]) -> str:
+def _doc(model: type) -> str:
     return inspect.getdoc(model) or ""
 
 
@@ -290,7 +299,7 @@ def _kind(annotation: Any) -> str:
         return f"list of {_kind(inner[0])}" if inner else "list"
     if origin is dict or annotation is dict:
         return "mapping"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)):
         return "mapping, see below"
     return str(getattr(annotation, "__name__", annotation))
 

@@ -12,7 +12,7 @@ def _is_key(name: str) -> bool:
     from bettersynth.config.idle import is_idle
     from bettersynth.config.recipe_keys import RecipeKeys
 
-    return "." in name or name in RecipeKeys.model_fields or is_idle(name)
+    return "." in name or name in RecipeKeys.__dataclass_fields__ or is_idle(name)
 
 
 def as_sets(words: Sequence[str], *, own: Collection[str] = (), every: bool = False) -> list[str]:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from bettersynth.config.plain import plainly
 from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors
-from bettersynth.core.fingerprint import canonical_json
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
 
@@ -81,9 +78,16 @@ def load_yaml(path: Path) -> Document:
 
 def parse_yaml(text: str, *, name: str = "<text>") -> Document:
     """Parse YAML text safely (no Python objects), keeping line numbers; see :func:`load_yaml` for what it raises."""
+    lines: dict[Location, int] = {}
+    problems: list[BetterSynthError] = []
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        data = yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()  # type: ignore[no-untyped-call]
+            _walk(node, (), lines, problems, name)  # before the data are made, as that puts merged keys into the nodes
+            data = None if node is None else loader.construct_document(node)  # type: ignore[no-untyped-call]
+        finally:
+            loader.dispose()  # type: ignore[no-untyped-call]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(
@@ -98,9 +102,6 @@ def parse_yaml(text: str, *, name: str = "<text>") -> Document:
             got=t("nothing") if data is None else type(data).__name__,
             expected="key: value",
         )
-    lines: dict[Location, int] = {}
-    problems: list[BetterSynthError] = []
-    _walk(node, (), lines, problems, name)
     raise_all(problems, where=name)
     return Document(name, data, lines)
 
@@ -192,7 +193,10 @@ def validate(model: type[M], document: Document) -> M:
 def check(
     model: type[M], data: Mapping[str, Any], document: Document, at: Location = ()
 ) -> tuple[M | None, list[BetterSynthError]]:
-    """Build ``model`` (a pydantic model or a plain dataclass) from ``data``; returns it or None, and the problems."""
+    """Build ``model`` (a pydantic model or a plain dataclass) from ``data``; returns it or None, and the problems.
+
+    Pydantic judges. It is left out, as importing it takes long, where a dataclass gets values that are plainly right.
+    """
     problems: list[BetterSynthError] = []
     known = field_names(model)
     kept = {}
@@ -205,26 +209,18 @@ def check(
         problems.append(
             ConfigError(t("unknown key '{name}'", name=key), where=where, expected=_list_keys(known), hint=hint)
         )
-    value_or_none: M | None = None
-    try:
-        anything: Any = model
-        value_or_none = _adapter(anything).validate_json(canonical_json(kept), strict=True)
-    except ValidationError as error:
-        problems.extend(_as_config_error(item, document, at, model) for item in error.errors())
-    except (TypeError, ValueError) as error:
-        problems.append(ConfigError(t("value not accepted"), where=document.where(at), got=str(error)))
-    return (None if problems else value_or_none), problems
+    built = plainly(model, kept)
+    if built is None:
+        from bettersynth.config.judge import judge
 
-
-@lru_cache(maxsize=512)
-def _adapter(model: Any) -> TypeAdapter[Any]:
-    """The model's checker; it takes milliseconds to make, and a recipe's steps are checked more than once."""
-    return TypeAdapter(model)
+        built, found = judge(model, kept, document, at)
+        problems.extend(found)
+    return (None if problems else built), problems
 
 
 def field_names(model: Any) -> list[str]:
     """The keys a model accepts."""
-    if isinstance(model, type) and issubclass(model, BaseModel):
+    if hasattr(model, "model_fields"):  # pydantic's, which is not imported for the others
         return list(model.model_fields)
     return [spec.name for spec in dataclasses.fields(model) if spec.init]
 
@@ -232,72 +228,3 @@ def field_names(model: Any) -> list[str]:
 def _list_keys(known: Sequence[str]) -> str:
     shown = ", ".join(list(known)[:12])
     return t("one of: {names}", names=shown + (", ..." if len(known) > 12 else ""))
-
-
-_UNION_TAGS = {"str", "int", "float", "bool", "none", "dict", "list"}
-
-
-def _as_config_error(item: Any, document: Document, at: Location, model: Any) -> BetterSynthError:
-    location: Location = (*at, *item["loc"])
-    while location and location not in document.lines and (_is_tag(location[-1]) and len(location) > len(at)):
-        location = location[:-1]
-    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        nested = _model_at(model, item["loc"][:-1])
-        hint = did_you_mean(str(item["loc"][-1]), field_names(nested)) if nested is not None else None
-        return ConfigError(
-            t("unknown key '{name}'", name=item["loc"][-1]), where=document.where((*at, *item["loc"])), hint=hint
-        )
-    if item["type"] in ("missing", "missing_argument"):
-        return ConfigError(t("missing key '{name}'", name=item["loc"][-1]), where=document.where(location))
-    message = _expected(item)
-    got = item.get("input")
-    shown = None if isinstance(got, dict) else got
-    return ConfigError(t("value not accepted"), where=document.where(location), got=shown, expected=message)
-
-
-_EXPECTED = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "string_type": "text",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}",
-    "less_than_equal": "at most {le}",
-    "literal_error": "one of: {names}",
-    "finite_number": "a finite number",
-}
-"""What pydantic finds wrong, by its type, in words that can be translated."""
-
-
-def _expected(item: Any) -> str:
-    template = _EXPECTED.get(item["type"])
-    if template is None:
-        return str(item["msg"]).removeprefix("Value error, ")
-    facts = dict(item.get("ctx") or {})
-    return t(template, names=facts.pop("expected", "").replace(" or ", ", "), **facts)
-
-
-def _is_tag(part: str | int) -> bool:
-    return isinstance(part, str) and (part in _UNION_TAGS or "[" in part or "-" in part)
-
-
-def _model_at(model: Any, location: Location) -> Any:
-    """The nested model a path leads to, or None; Optional and list wrappers are looked through."""
-    for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            model = model.model_fields[str(part)].annotation
-        while typing.get_origin(model) in (typing.Union, types.UnionType, list, tuple, dict):
-            inner = [a for a in typing.get_args(model) if isinstance(a, type) and issubclass(a, BaseModel)]
-            if not inner:
-                return None
-            model = inner[0]
-    return model if isinstance(model, type) and issubclass(model, BaseModel) else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bettersynth.config import idle
-from bettersynth.config.load import Document, apply_overrides, check, load_yaml, raise_all
+from bettersynth.config.load import Document, apply_overrides, check, field_names, load_yaml, raise_all
 from bettersynth.config.recipe_keys import DatasetSource, RecipeKeys, Track
 from bettersynth.core.errors import BetterSynthError, ConfigError
 from bettersynth.core.fingerprint import digest_json
@@ -182,6 +182,15 @@ def build_recipe(
     process = data.pop("process", None) or []
     keys, key_problems = check(RecipeKeys, data, document)
     problems.extend(key_problems)
+    if keys is not None and not keys.text_keys:
+        problems.append(
+            ConfigError(
+                t("value not accepted"),
+                where=document.where(("text_keys",)),
+                got=data["text_keys"],
+                expected=t("at least one text key"),
+            )
+        )
     steps = _steps(process, document, problems)
     if check_steps is not None:
         problems.extend(check_steps(steps, document))
@@ -197,7 +206,7 @@ def build_recipe(
 def _take_idle(data: dict[str, Any], document: Document, problems: list[BetterSynthError]) -> tuple[str, ...]:
     """Take the keys without effect out of ``data``; returns those that ask for something else than usual."""
     found = {key: data.pop(key) for key in list(data) if idle.is_idle(key)}
-    plain = {key: value for key, value in found.items() if key in idle.IdleKeys.model_fields}
+    plain = {key: value for key, value in found.items() if key in idle.idle_keys()}
     problems.extend(check(idle.IdleKeys, plain, document)[1])
     for key in list(data):
         if key in idle.REFUSED and data.pop(key):
@@ -213,7 +222,7 @@ def _take_unknown(
 
     ``OPERATOR.param=value`` for an operator that the recipe does not have arrives here as a key that holds a mapping.
     """
-    known = [*RecipeKeys.model_fields, *idle.IdleKeys.model_fields]
+    known = [*field_names(RecipeKeys), *idle.idle_keys()]
     for key in [key for key in data if key not in known]:
         is_step = isinstance(data.pop(key), dict) and operators
         where, hint, expected = document.where((key,)), did_you_mean(key, known), None

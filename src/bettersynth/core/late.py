@@ -7,18 +7,21 @@ it. So a finder notes which modules of transformers are waited for, and calls a 
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # importing it takes longer than all else here
+    from importlib.abc import Loader
 
 
-class _After(importlib.abc.Loader):
+class _After:
     """A module's own loader, followed by a call of ours."""
 
-    def __init__(self, loader: importlib.abc.Loader, target: str) -> None:
+    def __init__(self, loader: Loader, target: str) -> None:
         self._loader, self._target = loader, target
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -31,7 +34,7 @@ class _After(importlib.abc.Loader):
         call(self._target)
 
 
-class LateFinder(importlib.abc.MetaPathFinder):
+class LateFinder:
     """Finds nothing itself; wraps the loaders of the modules that are waited for.
 
     Args:
@@ -50,7 +53,7 @@ class LateFinder(importlib.abc.MetaPathFinder):
         function = self.waiting.pop(name)
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader = _After(spec.loader, function)
+            spec.loader = _After(spec.loader, function)  # type: ignore[assignment]
         return spec
 
 

@@ -8,13 +8,15 @@ import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
@@ -52,7 +54,9 @@ class Registry:
         return found
 
     @cached_property
-    def _plugins(self) -> dict[str, metadata.EntryPoint]:
+    def _plugins(self) -> dict[str, EntryPoint]:
+        from importlib import metadata  # takes long to import, and most names are ours
+
         return {point.name: point for point in metadata.entry_points(group=self.group)}
 
     def names(self) -> list[str]:

@@ -7,7 +7,6 @@ and 40 MB in every process; where it is not, the search in C++ is repeated for e
 
 from __future__ import annotations
 
-import importlib.abc
 import sys
 from types import ModuleType
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 _NAME = "pandas"
 
 
-class _NotFound(importlib.abc.MetaPathFinder):
+class _NotFound:
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name == _NAME:
             raise ImportError(name)

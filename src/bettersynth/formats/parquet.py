@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
@@ -18,6 +17,8 @@ _BATCH_BYTES = 64 * 2**20
 
 def parquet_columns(path: Path) -> list[str]:
     """Names of the columns. Raises DataError when the file is missing or is not Parquet."""
+    import pyarrow.parquet as pq  # takes long to import, and most data are JSON lines
+
     try:
         return list(pq.read_schema(path).names)
     except (OSError, pa.ArrowInvalid) as error:
@@ -30,6 +31,8 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: the file is missing or is not Parquet.
     """
+    import pyarrow.parquet as pq
+
     try:
         with pq.ParquetFile(path) as file:
             groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]

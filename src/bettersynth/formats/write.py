@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.formats import llava
@@ -150,6 +148,8 @@ def _table(path: Path, kind: str, rows: Callable[[], Iterable[Row]], options: Wr
 
 
 def _parquet(path: Path, kind: str, rows: Callable[[], Iterable[Row]], options: WriteOptions) -> None:
+    import pyarrow.parquet as pq  # takes long to import
+
     columns = Columns(lambda: (row for row, _ in rows()), empty_objects=False)
     with pq.ParquetWriter(path, columns.schema, compression="zstd") as writer:
         for table in columns.tables():

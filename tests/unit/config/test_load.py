@@ -80,3 +80,8 @@ def test_what_was_expected_is_said_in_the_language_in_force() -> None:
     finally:
         set_language("en")
     assert caught.value.expected == "一个数"
+
+
+def test_a_merged_key_may_be_overridden() -> None:
+    document = parse_yaml("base: &b {x: 1, y: 2}\nother:\n  <<: *b\n  x: 3\n")
+    assert document.data["other"] == {"x": 3, "y": 2} and document.lines["other", "x"] == 4

@@ -96,3 +96,20 @@ def test_step_checks_of_the_engine_join_the_list() -> None:
 def test_several_sources() -> None:
     recipe = build("dataset: {configs: [{type: local, path: a.jsonl}, {path: b.jsonl}]}\n")
     assert recipe.sources() == [Path("/base/a.jsonl"), Path("/base/b.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("text_keys: []", ("r.yaml:1 text_keys", "got: []", "expected: at least one text key")),
+        (
+            "dataset:\n  configs:\n    - pth: a",
+            ("unknown key 'pth'", "r.yaml:3 dataset.configs[0].pth", "did you mean 'path'?", "missing key 'path'"),
+        ),
+        ("np: 0", ("r.yaml:1 np", "got: 0", "at least 1")),
+    ],
+)
+def test_mistakes_of_keys_are_told_with_their_place(text: str, words: tuple[str, ...]) -> None:
+    with pytest.raises((ConfigError, ConfigErrors)) as caught:
+        build(text)
+    assert all(word in caught.value.render() for word in words)

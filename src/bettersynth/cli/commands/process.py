@@ -20,6 +20,7 @@ from bettersynth.cli.render import (
 )
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
+from bettersynth.core.start import importing
 
 EXAMPLES = (
     "bettersynth process recipe.yaml --out clean --plan",
@@ -108,7 +109,9 @@ def run(args: argparse.Namespace) -> int:
     """Plan or process, then print the accounting."""
     if args.np is not None and args.np < 1:
         raise ConfigError(t("not a number of processes"), where="--np", got=args.np, expected=t("1 or more"))
-    return run_recipe(args, read(args))
+    with importing():
+        recipe = read(args)
+    return run_recipe(args, recipe)
 
 
 def run_recipe(args: argparse.Namespace, recipe: Any) -> int:
