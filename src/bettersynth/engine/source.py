@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # workers need no recipe, and what reads one takes long to im
 
 _MAX_ROWS = 8192
 # (shards wanted, fewest rows of one): where no picture is decoded rows are cheap, and a shard has a price of its own.
-_PICTURE_SHARDS, _TEXT_SHARDS = (64, 128), (16, 512)
+_PICTURE_SHARDS, _TEXT_SHARDS = (64, 128), (16, 1024)
 _MAX_BYTES = 32 << 20  # a worker holds a shard's lines several times over
 _LOOK_BYTES = 1 << 16
 _SHUFFLE_SEED = 42  # Data-Juicer's, so that the same rows are drawn
@@ -217,12 +217,12 @@ def _picture_digest(path: Path, span: LineRange, root: Path, image_key: str) -> 
     data = jsonl.read_range(path, span)
     if b'"' + image_key.encode() + b'"' not in data:  # most text has no pictures, and parsing it takes time
         return state.hexdigest()
-    folder = str(root)
+    folder = f"{root}{os.sep}"
     for _, record in jsonl.parse_lines(data, first_line=span.first_line):
         images = record.get(image_key) if isinstance(record, dict) else None
-        for image in images if isinstance(images, list) else ():
+        for image in map(str, images) if isinstance(images, list) else ():
             try:
-                stat = os.stat(os.path.join(folder, str(image)))
+                stat = os.stat(image if image.startswith(os.sep) else folder + image)
                 state.update(f"{image}:{stat.st_size}:{stat.st_mtime_ns}".encode())
             except OSError:
                 state.update(f"{image}:-".encode())

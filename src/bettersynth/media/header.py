@@ -108,18 +108,23 @@ def _is_cut(file: _File) -> bool:
 
 
 def _jpeg_segments(file: _File) -> Iterator[tuple[int, int, int]]:
-    """(marker, offset of the body, its length) of the segments up to the start of the scan (ITU T.81, annex B)."""
+    """(marker, offset of the body, its length) of the segments up to the start of the scan (ITU T.81, annex B).
+
+    Those that say nothing of size and orientation are passed over: they are most of them.
+    """
     at, head = 2, file.head
+    known = len(head) - 4
     while True:
-        if at + 4 <= len(head):
+        if at <= known:
             marker, code, length = head[at], head[at + 1], head[at + 2] << 8 | head[at + 3]
         else:
             marker, code, length = struct.unpack(">BBH", file.read(at, 4))
         if marker != 0xFF or length < 2:
             raise _Unsure
-        yield code, at + 4, length - 2
-        if code == _START_OF_SCAN:
-            return
+        if code not in _SILENT:
+            yield code, at + 4, length - 2
+            if code == _START_OF_SCAN:
+                return
         at += 2 + length
 
 
@@ -134,13 +139,13 @@ def _png_chunks(file: _File) -> Iterator[tuple[bytes, int, int]]:
 
 def _scan_jpeg(file: _File) -> ImageHeader:
     """Frame header and EXIF; the scan itself must have been reached (ITU T.81, annex B)."""
-    size, orientation = (0, 0), 0
+    width = height = orientation = 0
     for code, at, length in _jpeg_segments(file):
-        if code in (0xC0, 0xC1, 0xC2):
-            bits, height, width, parts = struct.unpack(">BHHB", file.read(at, 6))
-            if bits != 8 or parts not in (1, 3, 4) or size != (0, 0):
+        if code in _FRAMES:
+            bits, rows, columns, parts = struct.unpack(">BHHB", file.read(at, 6))
+            if bits != 8 or parts not in (1, 3, 4) or width or height:
                 raise _Unsure
-            size = (width, height)
+            width, height = columns, rows
         elif code == 0xE1:
             start = file.read(at, min(length, 29))
             if start.startswith(b"Exif\0\0"):
@@ -149,16 +154,17 @@ def _scan_jpeg(file: _File) -> ImageHeader:
                 orientation = _orientation(file.read(at + 6, length - 6))
             elif start.startswith(b"http://ns.adobe.com/xap/1.0/") and _turns(file.read(at, length)):
                 raise _Unsure
-        elif code not in _JPEG_SEGMENTS or (code == 0xE2 and file.read(at, 4) == b"MPF\0"):
+        elif code not in (_START_OF_SCAN, 0xE2) or (code == 0xE2 and file.read(at, 4) == b"MPF\0"):
             raise _Unsure
-    if not all(size):
+    if not width or not height:
         raise _Unsure
-    return _turned(ImageHeader(*size, file.size, "JPEG"), orientation)
+    return _turned(ImageHeader(width, height, file.size, "JPEG"), orientation)
 
 
 _START_OF_SCAN = 0xDA
-# Quantisation and Huffman tables, restart interval, comments, application data.
-_JPEG_SEGMENTS = frozenset((_START_OF_SCAN, 0xDB, 0xC4, 0xDD, 0xFE, *range(0xE0, 0xF0)))
+_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
+# Quantisation and Huffman tables, restart interval, comments, application data without EXIF, XMP or further pictures.
+_SILENT = frozenset((0xDB, 0xC4, 0xDD, 0xFE, 0xE0, *range(0xE3, 0xF0)))
 
 
 def _orientation(exif: bytes) -> int:
