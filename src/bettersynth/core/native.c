@@ -1,6 +1,6 @@
 /* Inner loops that numpy cannot do fast. Optional: native.py compiles this file where a C compiler is at hand, and
  * what it does is done elsewhere too: MinHash by ops/_minhash.py, repetition by the filters and mappers that ask for it,
- * resizing by Pillow. No state, no allocation that outlives a call. */
+ * resizing by Pillow, pairs of texts by Arrow. No state, no allocation that outlives a call. */
 
 #include <math.h>
 #include <stdint.h>
@@ -588,4 +588,13 @@ int bs_lanczos(int64_t size, int64_t outs, int64_t most, int32_t *firsts, int32_
         firsts[place] = (int32_t)first;
     }
     return 0;
+}
+
+/* ---- Two columns of texts: those of some rows, side by side. ends: [2 * count + 1] where each is to begin ---- */
+
+void bs_side_by_side(const uint8_t *const texts[2], const int32_t *const starts[2], const int64_t *rows, int64_t count,
+                     const int32_t *ends, uint8_t *out)
+{
+    for (int64_t i = 0; i < 2 * count; i++)
+        memcpy(out + ends[i], texts[i & 1] + starts[i & 1][rows[i >> 1]], (size_t)(ends[i + 1] - ends[i]));
 }

@@ -20,7 +20,7 @@ from bettersynth.ops.base import Operator
 _WHOLE_BYTES = 64 << 20
 _SAMPLE_BYTES = 1 << 20
 _HELPER = re.compile(r"^\s*from (bettersynth\.(?:ops|media)\.[\w.]+) import", re.MULTILINE)
-_FRAME = frozenset(("bettersynth.ops.base", "bettersynth.ops._context", "bettersynth.ops._catalog"))
+_FRAME = frozenset(f"bettersynth.ops.{name}" for name in ("base", "_arrow", "_context", "_catalog"))
 
 
 # A folder with one of these is a model: in Hugging Face's form, or parameters of Punkt.

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bettersynth.ops._arrow import array, call, take
 from bettersynth.ops.base import KEY, Batch
 
 
@@ -32,7 +33,7 @@ class Scores:
     def _read(self, table: pa.Table) -> None:
         for name in dict.fromkeys(column.partition("|")[0] for column in table.column_names if "|" in column):
             mine = [column for column in table.column_names if column.startswith(f"{name}|")]
-            part = table.select([*KEY[1:], *mine]).filter(table.column(f"{name}|"))
+            part = call("filter", table.select([*KEY[1:], *mine]), table.column(f"{name}|"))
             self._old[name] = part.combine_chunks()
 
     def find(self, name: str, batch: Batch) -> tuple[dict[str, Any], npt.NDArray[np.bool_]]:
@@ -44,7 +45,7 @@ class Scores:
         place = np.searchsorted(known, asked)
         place[place == len(known)] = 0
         there = known[place] == asked
-        rows = part.take(pa.array(place[there]))
+        rows = take(part, place[there])
         stats = [column for column in part.column_names if column.startswith(f"{name}|") and column != f"{name}|"]
         return {column.partition("|")[2]: rows.column(column).combine_chunks() for column in stats}, there
 
@@ -63,7 +64,7 @@ class Scores:
         for name in dict.fromkeys([*self._old, *self._new]):
             parts = [self._old[name].drop_columns([f"{name}|"])] if name in self._old else []
             part = pa.concat_tables([*parts, *self._new.get(name, ())], promote_options="permissive")
-            tables.append(part.append_column(f"{name}|", pa.array(np.ones(part.num_rows, bool))))
+            tables.append(part.append_column(f"{name}|", array(np.ones(part.num_rows, bool))))
         whole = _aligned(tables)
         temp = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
@@ -95,21 +96,23 @@ def _pairs(row: npt.NDArray[np.int64], child: npt.NDArray[np.int64]) -> npt.NDAr
 def _aligned(tables: list[pa.Table]) -> pa.Table:
     """One table with a row for every row that any operator scored; missing scores are null, their mark false."""
     codes = _codes(*tables)
+    if all(np.array_equal(mine, codes[0]) for mine in codes) and _is_rising(codes[0]):  # filters that score at once
+        columns = {name: table.column(name) for table in tables for name in table.column_names}
+        return pa.table(columns).combine_chunks()
     every, first = np.unique(np.concatenate(codes), return_index=True)
-    keys = pa.concat_tables([table.select(KEY[1:]) for table in tables]).take(pa.array(first))
-    whole = keys.combine_chunks()
+    whole = take(pa.concat_tables([table.select(KEY[1:]) for table in tables]), first).combine_chunks()
     for table, mine in zip(tables, codes, strict=True):
-        if np.array_equal(mine, every):
-            order, there = np.arange(len(every)), np.ones(len(every), bool)
-        else:
-            sorting = np.argsort(mine, kind="stable")
-            place = np.searchsorted(mine[sorting], every)
-            place[place == len(mine)] = 0
-            there = mine[sorting][place] == every
-            order = sorting[place]
-        take = pa.array(order, mask=~there)
+        sorting = np.argsort(mine, kind="stable")
+        place = np.searchsorted(mine[sorting], every)
+        place[place == len(mine)] = 0
+        there = mine[sorting][place] == every
+        places = array(sorting[place], there)
         for column in table.column_names:
             if column not in KEY:
-                values = table.column(column).combine_chunks().take(take)
-                whole = whole.append_column(column, pa.array(there) if column.endswith("|") else values)
+                values = call("take", table.column(column).combine_chunks(), places)
+                whole = whole.append_column(column, array(there) if column.endswith("|") else values)
     return whole
+
+
+def _is_rising(codes: npt.NDArray[Any]) -> bool:
+    return codes.dtype == np.int64 and bool((codes[1:] > codes[:-1]).all())

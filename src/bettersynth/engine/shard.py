@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 from bettersynth.core.artifact import write_atomic
@@ -30,6 +29,7 @@ from bettersynth.engine.rounding import round_column
 from bettersynth.engine.scores import Scores
 from bettersynth.formats import jsonl
 from bettersynth.formats.data_juicer import field_problem, nested
+from bettersynth.ops._arrow import array, call, keep, take
 from bettersynth.ops._context import OpContext
 from bettersynth.ops.base import (
     ID,
@@ -133,7 +133,7 @@ class ShardRun:
         count = self._count(_READ_STEP, "read")
         path = Path(settings.files[source.file].path)
         data = jsonl.read_range(path, source.span)
-        whole = None if self.shard.poisoned else plain_batch(data, source, settings)
+        whole = None if self.shard.poisoned else plain_batch(data, source, settings, self.ctx)
         if whole is not None:
             count.rows_in = count.rows_out = whole.num_rows
             return whole
@@ -196,7 +196,7 @@ class ShardRun:
         for row in np.flatnonzero(bad).tolist():
             self._quarantine_row(batch.slice(row, 1), phase.operator.name, self._death(), count)
         self.poisoned_mask = bad
-        return batch.filter(pa.array(~bad))
+        return keep(batch, ~bad)
 
     def _death(self) -> str:
         names = dict.fromkeys(phase.operator.name for phase in self.stage.phases if phase.kind not in _DECIDING)
@@ -211,7 +211,7 @@ class ShardRun:
         except pa.ArrowInvalid as error:
             raise damaged(Path(self.stage.verdict)) from error
         mask = self.poisoned_mask
-        return table if mask is None else table.slice(0, len(mask)).filter(pa.array(~mask))
+        return table if mask is None else keep(table.slice(0, len(mask)), ~mask)
 
     def _phase(self, phase: Phase, batch: Batch, verdict: pa.Table | None) -> Batch:
         started = time.process_time() + self.ctx.elsewhere_cpu_s
@@ -278,10 +278,10 @@ class ShardRun:
     def _note_changed(self, phase: Phase, batch: Batch, out: Batch, count: StepCount) -> None:
         """Count and trace rows with another text or other pictures."""
         operator = phase.operator
-        changed = pc.invert(pc.equal(batch.column(TEXT), out.column(TEXT)))
+        changed = call("not_equal", batch.column(TEXT), out.column(TEXT))
         if IMAGES in operator.writes:
             images = zip(batch.column(IMAGES).to_pylist(), out.column(IMAGES).to_pylist(), strict=True)
-            changed = pc.or_(changed, pa.array([a != b for a, b in images], pa.bool_()))
+            changed = call("or", changed, pa.array([a != b for a, b in images], pa.bool_()))
         rows = np.flatnonzero(changed.to_numpy(zero_copy_only=False))
         count.changed += len(rows)
         texts = {"before": batch.column(TEXT), "after": out.column(TEXT)}
@@ -308,13 +308,13 @@ class ShardRun:
         known, there = self.scores.find(self.rewritten, batch)
         if batch.num_rows and there.all():
             return known, None
-        missing = batch.filter(pa.array(~there)) if there.any() else batch
+        missing = keep(batch, ~there) if there.any() else batch
         stats = {name: self._exact(values) for name, values in operator.score(missing, self.ctx).items()}
         if not there.any():
             return stats, (missing, stats)
         order = np.argsort(np.concatenate([np.flatnonzero(there), np.flatnonzero(~there)]))
         both = {n: pa.chunked_array([known[n].cast(stats[n].type), stats[n]]).combine_chunks() for n in stats}
-        return {name: values.take(pa.array(order)) for name, values in both.items()}, (missing, stats)
+        return {name: take(values, order) for name, values in both.items()}, (missing, stats)
 
     def _filter_at_once(self, phases: tuple[Phase, ...], batch: Batch, names: dict[str, str]) -> Batch | None:
         """Score all rows by several filters, then drop rows filter by filter; None when a filter fails on a row."""
@@ -330,7 +330,7 @@ class ShardRun:
             except Exception:  # noqa: BLE001 - one after the other they will find the row
                 return None
             scored.append((stats, fresh, time.process_time() - started))
-        stays = np.ones(batch.num_rows, bool)
+        stays, drops = np.ones(batch.num_rows, bool), []
         for phase, (stats, fresh, cpu_s) in zip(phases, scored, strict=True):
             started = time.process_time()
             count = self._count(phase.step, phase.operator.name)
@@ -339,29 +339,34 @@ class ShardRun:
                 self.scores.add(names[phase.key], *fresh)
             for name, values in stats.items():
                 batch = with_column(batch, STATS + name, values)
-            stays &= self._note_dropped(phase, batch, stays, count)
+            kept, drop = self._decide(phase, batch, stays, count)
+            stays &= kept
+            drops.append(drop)
             count.rows_out += int(stays.sum())
             count.cpu_s += cpu_s + time.process_time() - started
-        return batch if stays.all() else batch.filter(pa.array(stays))
+        self.events.note_groups(batch, drops)
+        return batch if stays.all() else keep(batch, stays)
 
     def _exact(self, values: Any) -> Any:
         array = _plain_array(values)
         return round_column(array) if self.stage.settings.compat == "dj-executor" else array
 
     def _keep(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
-        mask = self._note_dropped(phase, batch, np.ones(batch.num_rows, bool), count)
-        return batch if mask.all() else batch.filter(pa.array(mask))
+        mask, drop = self._decide(phase, batch, np.ones(batch.num_rows, bool), count)
+        self.events.note_groups(batch, [drop])
+        return batch if mask.all() else keep(batch, mask)
 
-    def _note_dropped(self, phase: Phase, batch: Batch, there: Mask, count: StepCount) -> Mask:
-        """The rows that a filter keeps; those of the rows still there that it drops are counted and traced."""
+    def _decide(
+        self, phase: Phase, batch: Batch, there: Mask, count: StepCount
+    ) -> tuple[Mask, tuple[Any, dict[str, Any]]]:
+        """The rows that a filter keeps, and those of the rows still there that it drops: counted, to be traced."""
         operator = phase.operator
         assert isinstance(operator, Filter)
         stats = {name: batch.column(STATS + name) for name in _stat_names(operator)}
         mask = operator.keep(stats)
         dropped = np.flatnonzero(there & ~mask)
-        if len(dropped):
-            self._drop(phase, batch, dropped, operator.reasons(stats, dropped), count)
-        return mask
+        reasons = operator.reasons(stats, dropped) if len(dropped) else []
+        return mask, self._dropped(phase, batch, dropped, reasons, count)
 
     def _partial(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         operator = phase.operator
@@ -381,15 +386,15 @@ class ShardRun:
         copies = verdict.column("copies").to_numpy()
         dropped = np.flatnonzero(copies == 0)
         if len(dropped):
-            reasons = verdict.column("reason").take(pa.array(dropped)).to_pylist()
+            reasons = take(verdict.column("reason"), dropped).to_pylist()
             self._drop(phase, batch, dropped, reasons, count)
         if TEXT in phase.operator.writes:
-            batch, copies = self._finish(phase, batch.filter(pa.array(copies > 0)), count), copies[copies > 0]
+            batch, copies = self._finish(phase, keep(batch, copies > 0), count), copies[copies > 0]
         if not len(copies) or copies.max() <= 1:
-            return batch.filter(pa.array(copies > 0))
+            return keep(batch, copies > 0)
         source = np.repeat(np.arange(len(copies)), copies)
         first = np.r_[True, source[1:] != source[:-1]] if len(source) else np.zeros(0, bool)
-        return self._with_children(phase, batch.take(pa.array(source)), source, ~first, count)
+        return self._with_children(phase, take(batch, source), source, ~first, count)
 
     def _finish(self, phase: Phase, batch: Batch, count: StepCount) -> Batch:
         """What an operator that decided over all rows rewrites in those that stay."""
@@ -406,7 +411,7 @@ class ShardRun:
         assert isinstance(operator, Generator)
         cached = self._cached(phase)
         made = cached.made(batch, self.ctx, operator.make) if cached else operator.make(batch, self.ctx)
-        ids = batch.column(ID).take(pa.array(made.source))
+        ids = take(batch.column(ID), made.source)
         if not made.batch.column(ID).equals(ids):
             raise BetterSynthError(t("operator {name} changed ids", name=operator.name))
         self._note_rewritten(phase, batch, made, count)
@@ -417,8 +422,8 @@ class ShardRun:
 
     def _note_rewritten(self, phase: Phase, batch: Batch, made: Made, count: StepCount) -> None:
         """Count and trace rows that stay under their own key with another text."""
-        before = batch.column(TEXT).take(pa.array(made.source))
-        differs = pc.invert(pc.equal(before, made.batch.column(TEXT))).to_numpy(zero_copy_only=False)
+        before = take(batch.column(TEXT), made.source)
+        differs = call("not_equal", before, made.batch.column(TEXT)).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(differs & ~made.is_child)
         count.changed += len(rows)
         self._note(phase, "changed", made.batch, rows, before=before, after=made.batch.column(TEXT))
@@ -435,18 +440,25 @@ class ShardRun:
                     raise BetterSynthError(t("operator {name} makes too many rows from one", name=phase.operator.name))
                 parent = int(base[row]) * _STEPS_WITH_CHILDREN * _CHILDREN_PER_STEP
                 base[row] = parent + (phase.step + 1) * _CHILDREN_PER_STEP + running
-        out = with_column(batch, KEY[2], pa.array(base, pa.int64()))
+        out = with_column(batch, KEY[2], array(base))
         rows = np.flatnonzero(is_child)
         count.rows_made += len(rows)
         self._note(phase, "made", out, rows, after=out.column(TEXT))
         return out
 
     def _drop(self, phase: Phase, batch: Batch, rows: Any, reasons: list[str], count: StepCount) -> None:
+        self.events.note_groups(batch, [self._dropped(phase, batch, rows, reasons, count)])
+
+    def _dropped(
+        self, phase: Phase, batch: Batch, rows: Any, reasons: list[str], count: StepCount
+    ) -> tuple[Any, dict[str, Any]]:
+        """Count rows that go, and say so as :meth:`trace.Events.note_groups` takes it."""
         for reason, times in Counter(reasons).items():
             count.dropped[reason] = count.dropped.get(reason, 0) + times
         # A dropped row shows every score it had, so that distributions before and after can be drawn from the trace.
         names = [name.removeprefix(STATS) for name in batch.schema.names if name.startswith(STATS)]
-        self._note(phase, "dropped", batch, rows, reason=reasons, scores=names, before=batch.column(TEXT))
+        what = {"step": phase.step, "operator": phase.operator.name, "action": "dropped"}
+        return rows, {**what, "reason": reasons, "scores": names, "before": batch.column(TEXT)}
 
     def _note(self, phase: Phase, action: str, batch: Batch, rows: Any, **columns: Any) -> None:
         """Remember what happened to some rows of a batch; ``columns`` as :meth:`trace.Events.note` takes them."""

@@ -7,25 +7,30 @@ all shards between the stream's schema and its end.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from bettersynth.core import native
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.core.sample import RowKey
 from bettersynth.engine.arrow_files import STREAM_END, message, write_whole
-from bettersynth.ops.base import ID, IMAGES, KEY, STATS, Batch
+from bettersynth.ops._arrow import array, call, flatten, keep, lengths, take
+from bettersynth.ops.base import ID, IMAGES, KEY, STATS, Batch, Mask
 
 TRACE_FILE = "trace.arrows"
+_FEW = pa.dictionary(pa.int16(), pa.string())  # few different texts: each row holds the number of one
 SCHEMA = pa.schema(
     [
         ("file", pa.int32()),
@@ -33,8 +38,8 @@ SCHEMA = pa.schema(
         ("child", pa.int64()),
         ("id", pa.string()),
         ("step", pa.int32()),
-        ("operator", pa.string()),
-        ("action", pa.string()),
+        ("operator", _FEW),
+        ("action", _FEW),
         ("reason", pa.string()),
         ("scores", pa.string()),
         ("image", pa.string()),
@@ -42,7 +47,6 @@ SCHEMA = pa.schema(
     ]
 )
 _WHO = pa.schema([field.with_name(name) for field, name in zip(SCHEMA, (*KEY, ID), strict=False)])
-_SAME, _ROW_BY_ROW = ("step", "operator", "action"), ("reason", "scores", "image", "before", "after")
 _KEY = SCHEMA.names[: len(KEY)]
 _IS_KEY = re.compile(r"\d{1,9}:\d{1,18}(:\d{1,18})?")
 _STATS = b"stats"
@@ -53,8 +57,7 @@ class Events:
     """What happened in a shard, noted group by group; :meth:`batch` puts it together."""
 
     def __init__(self) -> None:
-        self._who: list[Batch] = []
-        self._what: list[dict[str, Any]] = []
+        self._groups: list[tuple[Batch, dict[str, Any]]] = []
 
     def note(self, batch: Batch, rows: Any, **what: Any) -> None:
         """The same thing happened to some rows of a batch.
@@ -70,84 +73,134 @@ class Events:
                   in the result's stats file, and are put in when a trace is read.
                 * before, after: columns of texts, of all rows of the batch; ``before`` alone for dropped rows.
         """
-        who, images = batch.select(_WHO.names), batch.column(IMAGES)
-        places = None if rows is None else pa.array(rows, pa.int64())
-        if places is not None and not len(places):
+        self.note_groups(batch, [(np.arange(batch.num_rows) if rows is None else rows, what)])
+
+    def note_groups(self, batch: Batch, groups: Sequence[tuple[Any, dict[str, Any]]]) -> None:
+        """As :meth:`note`, for several groups of rows of a batch, which are taken out of it together."""
+        groups = [(np.asarray(rows, np.int64), what) for rows, what in groups if len(rows)]
+        if not groups:
             return
-
-        def of(column: Any) -> Any:
-            return column if places is None else column.take(places)
-
-        what["scores"] = _scores(batch, what.get("scores", ()), of)
-        if len(images.flatten()):
-            what["image"] = _first(of(images))
-        what |= {name: of(what[name]) for name in ("before", "after") if name in what}
-        self._add(of(who), what)
+        names = [name for _, what in groups for name in what.get("scores", ()) if STATS + name in batch.schema.names]
+        columns = {name: batch.column(name) for name in (*_WHO.names, *(STATS + name for name in names))}
+        if len(batch.column(IMAGES).values):
+            columns["image"] = batch.column(IMAGES)
+        whole, places = pa.record_batch(list(columns.values()), list(columns)), np.concatenate([r for r, _ in groups])
+        if len(places) < batch.num_rows or len(groups) > 1 or (np.diff(places) != 1).any():
+            whole = take(whole, places)
+        start = 0
+        for rows, what in groups:
+            part = whole.slice(start, len(rows))
+            start += len(rows)
+            scores = [name for name in what.pop("scores", ()) if name in names]
+            if scores:
+                what["scores"] = scores_json({name: part.column(STATS + name) for name in scores})
+            if "image" in columns:
+                what["image"] = _first(part.column("image"))
+            if "before" in what or "after" in what:
+                what["texts"] = _texts(what.pop("before", None), what.pop("after", None), rows)
+            self._groups.append((part, what))
 
     def set_aside(self, key: RowKey, row_id: str, **what: Any) -> None:
         """A row is quarantined; it need not be in a batch."""
         values = ([key.file], [key.row], [key.child], [row_id])
         arrays = [pa.array(value, field.type) for value, field in zip(values, _WHO, strict=True)]
-        self._add(pa.record_batch(arrays, schema=_WHO), {**what, "action": "quarantined"})
-
-    def _add(self, who: Batch, what: dict[str, Any]) -> None:
-        if who.num_rows:
-            self._who.append(who)
-            self._what.append(what)
+        self._groups.append((pa.record_batch(arrays, schema=_WHO), {**what, "action": "quarantined"}))
 
     def batch(self) -> Batch:
         """All events in the order in which they were noted."""
-        who = pa.Table.from_batches(self._who, schema=_WHO).combine_chunks()
-        columns = dict(zip(SCHEMA.names, who.columns, strict=False))
-        groups = pa.array(np.repeat(np.arange(len(self._who)), [batch.num_rows for batch in self._who]))
-        for name in _SAME:
-            values = pa.array([what[name] for what in self._what], SCHEMA.field(name).type)
-            columns[name] = values.take(groups)
-        columns |= {name: self._row_by_row(name) for name in _ROW_BY_ROW}
-        columns["texts"] = _side_by_side(columns["before"], columns["after"])
-        return pa.record_batch([_in_one(columns[name]) for name in SCHEMA.names], schema=SCHEMA)
+        sizes = np.array([part.num_rows for part, _ in self._groups], np.int64)
+        columns = {}
+        for name, column in zip(_WHO.names, SCHEMA, strict=False):
+            columns[column.name] = _joined([part.column(name) for part, _ in self._groups], column.type)
+        columns["step"] = array(np.repeat(np.array([what["step"] for _, what in self._groups], np.int32), sizes))
+        for name in ("operator", "action"):
+            columns[name] = _few([what[name] for _, what in self._groups], sizes)
+        for name in ("reason", "scores", "image"):
+            columns[name] = self._row_by_row(name, int(sizes.sum()))
+        texts = [what.get("texts") for _, what in self._groups]
+        each = [len(part) // size if part is not None else 0 for part, size in zip(texts, sizes.tolist(), strict=True)]
+        ends = np.cumsum(np.repeat(np.array([0, *each], np.int32), [1, *sizes]), dtype=np.int32)
+        values = _joined([part for part in texts if part is not None], pa.string())
+        columns["texts"] = pa.ListArray.from_arrays(array(ends), values)
+        return pa.record_batch([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
-    def _row_by_row(self, name: str) -> pa.ChunkedArray:
+    def _row_by_row(self, name: str, rows: int) -> Any:
         """A column in which a group of events has nothing at all, one value for all or one a row."""
-        nothing = None if name in ("before", "after") else ""
-        parts = []
-        for who, what in zip(self._who, self._what, strict=True):
+        if not any(name in what for _, what in self._groups):
+            return pa.nulls(rows, pa.string())
+        parts: list[Any] = []
+        for part, what in self._groups:
             values = what.get(name)
-            if values is None or isinstance(values, str):
-                values = pa.repeat(pa.scalar(values or nothing, pa.string()), who.num_rows)
+            if values is None:
+                values = pa.nulls(part.num_rows, pa.string())
+            elif isinstance(values, str):
+                values = pa.repeat(values, part.num_rows)
             parts.append(pa.array(values, pa.string()) if isinstance(values, list) else values)
-        return pa.chunked_array(parts, pa.string())
+        return _joined(parts, pa.string())
 
 
-def _in_one(column: Any) -> Any:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+def _joined(parts: list[Any], kind: Any) -> Any:
+    return parts[0] if len(parts) == 1 else pa.concat_arrays(parts) if parts else pa.array([], kind)
 
 
-def _side_by_side(before: pa.ChunkedArray, after: pa.ChunkedArray) -> Any:
-    """For each row a list of both texts, of the first one alone, or of nothing."""
-    has_one, has_both = (column.is_valid().to_numpy() for column in (before, after))
-    sizes = np.where(has_both, 2, has_one.astype(np.int32))
-    ends = np.cumsum(sizes, dtype=np.int32)
-    places = np.zeros(int(sizes.sum()), np.int64)
-    one, both = np.flatnonzero(sizes), np.flatnonzero(has_both)
-    places[(ends - sizes)[one]] = one
-    places[ends[both] - 1] = len(sizes) + both
-    texts = pa.chunked_array([*before.chunks, *after.chunks], pa.string()).combine_chunks()
-    return pa.ListArray.from_arrays(pa.array(np.r_[np.int32(0), ends]), texts.take(pa.array(places)))
+def _few(values: list[str], sizes: npt.NDArray[np.int64]) -> Any:
+    """A column of few different texts: ``values[i]`` for ``sizes[i]`` rows."""
+    places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+    rows = np.repeat(np.array([places[value] for value in values], np.int16), sizes)
+    return pa.DictionaryArray.from_arrays(array(rows), pa.array(list(places), pa.string()))
+
+
+def _texts(before: Any, after: Any, rows: npt.NDArray[np.int64]) -> Any:
+    """The text of each row before, or both side by side (nothing before a row that was made)."""
+    if after is None:
+        return take(before, rows)
+    library = native.library(len(rows))
+    if library is not None and _can_pair(before, after) and _agrees(library):
+        return _paired(library, before, after, rows)
+    return _interleaved(before, after, rows)
+
+
+def _interleaved(before: Any, after: Any, rows: npt.NDArray[np.int64]) -> Any:
+    first = pa.nulls(len(rows), pa.string()) if before is None else take(before, rows)
+    places = np.arange(2 * len(rows)).reshape(2, len(rows)).T.ravel()
+    return take(pa.concat_arrays([first, take(after, rows)]), places)
+
+
+def _can_pair(*columns: Any) -> bool:
+    return all(column is not None and column.type == pa.string() and not column.null_count for column in columns)
+
+
+def _paired(library: Any, before: Any, after: Any, rows: npt.NDArray[np.int64]) -> Any:
+    """As :func:`_interleaved`, copying each text once."""
+    texts, starts = (ctypes.c_void_p * 2)(), (ctypes.c_void_p * 2)()
+    ends, kept = np.zeros(2 * len(rows) + 1, np.int32), []
+    for side, column in enumerate((before, after)):
+        _, offsets, data = column.buffers()
+        where = np.frombuffer(offsets, np.int32, len(column) + 1, 4 * column.offset)
+        ends[side + 1 :: 2] = where[rows + 1] - where[rows]
+        texts[side], starts[side] = native.address(data or ends), native.address(where)
+        kept += [data, where]
+    np.cumsum(ends, out=ends)
+    found = np.empty(int(ends[-1]), np.uint8)
+    library.bs_side_by_side(
+        texts, starts, native.address(rows), ctypes.c_int64(len(rows)), *map(native.address, (ends, found))
+    )
+    return pa.Array.from_buffers(pa.string(), 2 * len(rows), [None, pa.py_buffer(ends), pa.py_buffer(found)])
+
+
+@lru_cache(maxsize=4)
+def _agrees(library: Any) -> bool:
+    """Whether the compiled function says what Arrow says."""
+    texts = pa.array(["", "a", "bc", "\u00e9", "", "long" * 9])
+    pairs = ((texts, texts.slice(0)), (texts.slice(1, 4), texts.slice(2)), (texts.slice(4, 1), texts.slice(0, 1)))
+    rows = [np.arange(len(before))[::-1].copy() for before, _ in pairs]
+    return all(_paired(library, *p, r).equals(_interleaved(*p, r)) for p, r in zip(pairs, rows, strict=True))
 
 
 def _first(images: Any) -> Any:
-    """The first picture of every row, or an empty text."""
-    counts = pc.fill_null(pc.list_value_length(images), 0).to_numpy()
-    paths = images.flatten()
-    first = paths.take(pa.array(np.minimum(np.cumsum(counts) - counts, max(0, len(paths) - 1)))) if len(paths) else ""
-    return pc.fill_null(pc.if_else(pa.array(counts > 0), first, pa.scalar("", pa.string())), "")
-
-
-def _scores(batch: Batch, names: Iterable[str], of: Callable[[Any], Any]) -> Any:
-    """For some rows the named stats as JSON, those that the batch has; None when there are none."""
-    columns = {name: of(batch.column(STATS + name)) for name in names if STATS + name in batch.schema.names}
-    return pa.array(scores_json(columns), pa.string()) if columns else None
+    """The first picture of every row, or nothing."""
+    counts, paths = lengths(images), flatten(images)
+    return call("take", paths, array(np.cumsum(counts) - counts, counts > 0))
 
 
 def scores_json(columns: Mapping[str, Any]) -> list[bytes]:
@@ -233,11 +286,10 @@ def load(folder: Path, *, action: str | None = None, operator: str | None = None
         DataError: the folder holds no trace, or a part of one.
     """
 
-    def wanted(batch: Batch) -> Any:
-        mask = pc.is_valid(batch.column("id"))
+    def wanted(batch: Batch) -> Mask:
+        mask = np.ones(batch.num_rows, bool)
         for name, value in (("action", action), ("operator", operator)):
-            if value is not None:
-                mask = pc.and_(mask, pc.equal(batch.column(name), value))
+            mask &= True if value is None else _holds(batch, name, value)
         return mask
 
     yield from _events(folder, wanted)
@@ -247,19 +299,21 @@ def history(folder: Path, row_id: str) -> list[dict[str, Any]]:
     """Everything that happened to the rows with an id (or hidden key), in the order of the operators."""
     numbers = dict(zip(_KEY, _numbers(row_id), strict=False)) if _IS_KEY.fullmatch(row_id) else {}
 
-    def wanted(batch: Batch) -> Any:
-        mask = pc.equal(batch.column("id"), row_id)
-        if not numbers:
-            return mask
-        is_it = pc.equal(batch.column("file"), numbers["file"])
-        for name in _KEY[1:]:
-            is_it = pc.and_(is_it, pc.equal(batch.column(name), numbers.get(name, 0)))
-        return pc.or_(mask, is_it)
+    def wanted(batch: Batch) -> Mask:
+        mask = _holds(batch, ID, row_id)
+        if numbers:
+            mask |= np.all([_holds(batch, name, numbers.get(name, 0)) for name in _KEY], axis=0)
+        return mask
 
     return sorted(_events(folder, wanted), key=lambda event: (RowKey(*_numbers(event["key"])), event["step"]))
 
 
-def _events(folder: Path, wanted: Callable[[Batch], Any]) -> Iterator[dict[str, Any]]:
+def _holds(batch: Batch, name: str, value: str | int) -> Mask:
+    """In which rows a column has a value."""
+    return np.asarray(call("equal", batch.column(name), pa.scalar(value)).to_numpy(zero_copy_only=False))
+
+
+def _events(folder: Path, wanted: Callable[[Batch], Mask]) -> Iterator[dict[str, Any]]:
     path = folder / TRACE_FILE
     if not path.is_file():
         raise DataError(
@@ -274,13 +328,13 @@ def _events(folder: Path, wanted: Callable[[Batch], Any]) -> Iterator[dict[str, 
         has_stats = stats.name != TRACE_FILE and stats.is_file()
         lines: Iterator[bytes] = stack.enter_context(stats.open("rb")) if has_stats else iter(())
         for batch in batches:
-            is_kept = pc.equal(batch.column("action"), "kept").to_numpy(zero_copy_only=False)
+            is_kept = _holds(batch, "action", "kept")
             beside = list(islice(lines, int(is_kept.sum())))
             mask = wanted(batch)
-            rank = np.cumsum(is_kept)[mask.to_numpy(zero_copy_only=False)] - 1
-            for values, place in zip(batch.filter(mask).to_pylist(), rank.tolist(), strict=True):
+            rank = np.cumsum(is_kept)[mask] - 1
+            for values, place in zip(keep(batch, mask).to_pylist(), rank.tolist(), strict=True):
                 key = RowKey(*(values.pop(name) for name in _KEY))
-                event = {"key": str(key), **values}
+                event = {"key": str(key), **values, **{name: values[name] or "" for name in ("reason", "image")}}
                 event["before"], event["after"] = (*event.pop("texts"), None, None)[:2]
                 event["scores"] = orjson.loads(event["scores"]) if event["scores"] else {}
                 if event["action"] == "kept" and place < len(beside):

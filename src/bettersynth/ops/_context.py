@@ -61,6 +61,7 @@ class OpContext:
     _truncated: set[str] = field(default_factory=set)
     _headers: dict[str, ImageHeader] = field(default_factory=dict)
     _places: dict[tuple[int, str], Path] = field(default_factory=dict)
+    _placed: tuple[Batch, list[list[str]]] | None = None
     _models: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def seed_of(self, operator: str, key: RowKey) -> int:
@@ -87,10 +88,16 @@ class OpContext:
         return [[self._place(file, path) for path in row or ()] for file, row in zip(files, rows, strict=True)]
 
     def image_places(self, batch: Batch) -> list[list[str]]:
-        """As :meth:`image_paths`, as text: path objects take as long as reading a header."""
-        files = batch.column(KEY[0]).to_pylist()
-        rows = batch.column(IMAGES).to_pylist()
-        return [[self._where(file, path) for path in row or ()] for file, row in zip(files, rows, strict=True)]
+        """As :meth:`image_paths`, as text: path objects take as long as reading a header.
+
+        Filters that score the same batch, one after the other, share the answer.
+        """
+        if self._placed is None or self._placed[0] is not batch:
+            files = batch.column(KEY[0]).to_pylist()
+            rows = batch.column(IMAGES).to_pylist()
+            places = [[self._where(file, path) for path in row or ()] for file, row in zip(files, rows, strict=True)]
+            self._placed = (batch, places)
+        return self._placed[1]
 
     def _place(self, file: int, path: str) -> Path:
         """As :meth:`image_path`, but each path object is made, and hashed, once per group of rows."""
@@ -206,6 +213,7 @@ class OpContext:
         self._images.clear()
         self._headers.clear()
         self._places.clear()
+        self._placed = None
         self._truncated.clear()
 
     def scorer(self, model: str) -> ImageTextScorer:

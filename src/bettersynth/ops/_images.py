@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
+from bettersynth.ops._arrow import flatten, lengths, take
 from bettersynth.ops._context import OpContext
 from bettersynth.ops.base import IMAGES, TEXT, Batch, Mask, RangeFilter, Stats
 
@@ -30,15 +31,15 @@ def passes(column: Any, accepted: Mask, any_or_all: AnyOrAll) -> Mask:
         column: a list column with one entry per picture.
         accepted: which of all the entries, in order, pass.
     """
-    lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    hits = np.bincount(np.repeat(np.arange(len(lengths)), lengths), weights=accepted, minlength=len(lengths))
-    kept: Mask = (lengths == 0) | (hits > 0 if any_or_all == "any" else hits == lengths)
+    sizes = lengths(column)
+    hits = np.bincount(np.repeat(np.arange(len(sizes)), sizes), weights=accepted, minlength=len(sizes))
+    kept: Mask = (sizes == 0) | (hits > 0 if any_or_all == "any" else hits == sizes)
     return kept
 
 
 def entries(column: Any) -> npt.NDArray[np.float64]:
     """All numbers of a list column, in order."""
-    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float64)
+    return np.asarray(flatten(column).to_numpy(zero_copy_only=False), np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +64,7 @@ class PictureFilter(RangeFilter):
         """Named after the first picture's value."""
         if self.reversed_range:
             return [f"{self.stat} inside {self.bounds[0]}..{self.bounds[1]}"] * len(dropped)
-        rows = stats[self.stat].take(dropped).to_pylist()
+        rows = take(stats[self.stat], dropped).to_pylist()
         below, _ = self._outside(np.array([row[0] for row in rows], np.float64))
         low, high = self.bounds
         return [f"{self.stat} below {low}" if under else f"{self.stat} above {high}" for under in below]

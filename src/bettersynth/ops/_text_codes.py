@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bettersynth.core import native
+from bettersynth.ops._arrow import array, call, take
 from bettersynth.ops.base import TEXT, Batch, Mask, TextMapper, with_column
 
 U8 = npt.NDArray[np.uint8]
@@ -301,7 +301,7 @@ def _agrees(library: Any) -> bool:
 def replace_rows(batch: Batch, rows: npt.NDArray[Any], rewrite: Callable[[str], str]) -> tuple[Batch, I64]:
     """The batch with the texts of some rows rewritten, and which of them are new; the other texts are not touched."""
     column = batch.column(TEXT)
-    texts = column.take(pa.array(rows)).to_pylist() if len(rows) else []
+    texts = take(column, rows).to_pylist() if len(rows) else []
     fresh = [rewrite(text) for text in texts]
     changed = np.fromiter((a != b for a, b in zip(texts, fresh, strict=True)), bool, len(texts))
     if not changed.any():
@@ -309,7 +309,7 @@ def replace_rows(batch: Batch, rows: npt.NDArray[Any], rewrite: Callable[[str], 
     mask = np.zeros(len(column), bool)
     mask[rows[changed]] = True
     new = pa.array([text for text, is_new in zip(fresh, changed.tolist(), strict=True) if is_new], pa.string())
-    return with_column(batch, TEXT, pc.replace_with_mask(column, pa.array(mask), new)), np.asarray(rows[changed])
+    return with_column(batch, TEXT, call("replace_with_mask", column, array(mask), new)), np.asarray(rows[changed])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -326,7 +326,7 @@ class SelectiveTextMapper(TextMapper):
         known = _known(column) or _remember(column, Codes(column), np.zeros(0, np.int64))
         rows = self.candidates(known.codes)
         if len(known.rewritten):
-            again = self.candidates(Codes(column.take(pa.array(known.rewritten))))
+            again = self.candidates(Codes(take(column, known.rewritten)))
             rows = np.union1d(np.setdiff1d(rows, known.rewritten, assume_unique=True), known.rewritten[again])
         out, new = replace_rows(batch, rows, self.rewrite)
         if len(new):

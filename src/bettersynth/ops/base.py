@@ -28,6 +28,7 @@ import pyarrow as pa
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
 from bettersynth.core.sample import RowKey
+from bettersynth.ops._arrow import is_null
 
 if TYPE_CHECKING:
     from bettersynth.ops._context import OpContext
@@ -249,7 +250,7 @@ class RangeFilter(Filter):
         """Inside the range, or outside when reversed. Rows without a value (null) stay."""
         column = stats[self.stat]
         values = np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
-        kept: Mask = self.inside(values) | np.asarray(column.is_null())
+        kept: Mask = self.inside(values) | is_null(column)
         return kept
 
     def inside(self, values: npt.NDArray[np.float64]) -> Mask:

@@ -23,6 +23,19 @@ def test_help_imports_nothing_heavy():
         assert f"  {name}" in done.stdout
 
 
+def test_a_plain_recipe_imports_what_it_uses(tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"text": "some words"}\n{"text": ""}\n')
+    (tmp_path / "r.yaml").write_text("dataset_path: d.jsonl\nprocess: [{text_length_filter: {min_len: 1}}]\n")
+    unused = ("pydantic", "pyarrow.compute", "pyarrow.parquet", "numpy.ma", "pandas", "torch", "importlib.metadata")
+    code = (
+        "import sys; from bettersynth.cli.main import main; main(['process', 'r.yaml', '--np', '1', '--out', 'o']);"
+        f"print([m for m in {unused!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stderr.strip().endswith("[]")
+    assert len((tmp_path / "o" / "processed_data.jsonl").read_text().splitlines()) == 1
+
+
 def test_help_stays_under_its_cpu_budget():
     def cpu() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)

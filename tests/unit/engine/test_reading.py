@@ -60,7 +60,7 @@ def test_plain_lines_are_read_at_once_and_odd_ones_are_not(tmp_path: Path) -> No
     def at_once(**changes: Any) -> bool:
         run = run_of(path, **changes)
         assert run.shard.source is not None
-        return plain_batch(path.read_bytes(), run.shard.source, run.stage.settings) is not None
+        return plain_batch(path.read_bytes(), run.shard.source, run.stage.settings, run.ctx) is not None
 
     assert at_once() and not at_once(text_key="meta.text") and not at_once(required=(("k", None),))
     for odd in ODD:
@@ -69,3 +69,6 @@ def test_plain_lines_are_read_at_once_and_odd_ones_are_not(tmp_path: Path) -> No
             assert not at_once()
     path.write_bytes(b'{"text": "a", "images": ["none.png"]}')
     assert at_once(on_missing_image="keep")
+    (tmp_path / "there.png").touch()
+    path.write_bytes(b'{"text": "a", "images": ["there.png"]}')
+    assert at_once(on_missing_image="keep") and at_once()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bettersynth.core import native
 from bettersynth.core.sample import RowKey
 from bettersynth.engine import trace
 from bettersynth.engine.arrow_files import STREAM_END, message
@@ -83,6 +85,47 @@ def test_events_come_back_as_they_were_noted(tmp_path: Path) -> None:
     assert [event["scores"] for event in trace.load(tmp_path, action="dropped")] == [{"n": 2.0}]
     for name, steps in (("0:4:17", [1, 2, 3]), ("y", [1, 2, 3]), ("0:4", []), ("0:3", [0, 3]), ("9:9:9:9", [])):
         assert [event["step"] for event in trace.history(tmp_path, name)] == steps
+
+
+def test_groups_of_rows_that_are_noted_together_are_those_noted_one_by_one(tmp_path: Path) -> None:
+    columns = {name: pa.array([0, 1, 2, 3], pa.int32() if name == KEY[0] else pa.int64()) for name in KEY}
+    columns |= {"id": pa.array(list("abcd")), IMAGES: pa.array([["x"], None, [], ["y", "z"]], pa.list_(pa.string()))}
+    batch = pa.record_batch({**columns, "stats.n": pa.array([1, 2, 3, 4]), "stats.m": pa.array([0.5, 1, 1, 2])})
+    texts, what = pa.array(["t", "u", "v", "w"]), {"operator": "f", "action": "dropped"}
+    groups = [([3, 0], ["n"], ["low", "high"]), ([], ["n"], []), ([2], ["n", "m"], ["low"])]
+    both = []
+    for is_together in (False, True):
+        events = trace.Events()
+        noted = [
+            (rows, {**what, "step": step, "scores": scores, "reason": reasons, "before": texts})
+            for step, (rows, scores, reasons) in enumerate(groups)
+        ]
+        if is_together:
+            events.note_groups(batch, noted)
+        else:
+            for rows, each in noted:
+                events.note(batch, rows, **each)
+        both.append(events.batch().to_pylist())
+    assert both[0] == both[1] and [row["scores"] for row in both[0]] == ['{"n":4}', '{"n":1}', '{"n":3,"m":1.0}']
+
+
+@given(
+    pairs=st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), min_size=1, max_size=9),
+    start=st.integers(0, 2),
+    data=st.data(),
+)
+def test_texts_side_by_side_are_the_same_with_and_without_compiled_code(
+    pairs: list[tuple[str, str]], start: int, data: st.DataObject
+) -> None:
+    library = native.library(1 << 20)
+    if library is None:
+        pytest.skip("no C compiler here")
+    before, after = (pa.array(column, pa.string()).slice(start) for column in zip(*pairs, strict=True))
+    places = st.lists(st.integers(0, max(0, len(before) - 1)), max_size=len(before))
+    rows = np.array(data.draw(places), np.int64)[: len(before)]
+    assert trace._agrees(library)
+    found = trace._paired(library, before, after, rows)
+    assert found.equals(trace._interleaved(before, after, rows)) and found.validate(full=True) is None
 
 
 def test_a_trace_without_events_can_be_read(tmp_path: Path) -> None:

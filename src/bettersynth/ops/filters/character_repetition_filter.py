@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from bettersynth.core import native
+from bettersynth.ops._arrow import array, take
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._text_codes import I64, Codes, codes_of, gram_hashes, rows_that_repeat
 from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
@@ -52,15 +53,15 @@ class CharacterRepetitionFilter(RangeFilter):
         codes = codes_of(batch.column(TEXT))
         library = native.library(len(codes))
         if library is not None and _agrees(library) and codes.lengths.max(initial=0) < _LONG:
-            return {self.stat: pa.array(_compiled_ratios(library, codes, self.rep_len))}
+            return {self.stat: array(_compiled_ratios(library, codes, self.rep_len))}
         grams = gram_hashes(codes.codes, self.rep_len)
         # N-grams that reach into the next text may add a text to look at, which does no harm.
         repeating = rows_that_repeat(codes.rows[: len(grams)], grams)
         repeating = repeating[codes.lengths[repeating] >= self.rep_len]
         ratios = np.zeros(len(codes))
         if len(repeating):
-            ratios[repeating] = _ratios(Codes(batch.column(TEXT).take(pa.array(repeating))), self.rep_len)
-        return {self.stat: pa.array(ratios)}
+            ratios[repeating] = _ratios(Codes(take(batch.column(TEXT), repeating)), self.rep_len)
+        return {self.stat: array(ratios)}
 
 
 def _compiled_ratios(library: Any, codes: Codes, n: int) -> npt.NDArray[np.float64]:

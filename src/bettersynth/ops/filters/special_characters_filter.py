@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
+from bettersynth.ops._arrow import array
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._text_codes import codes_of
 from bettersynth.ops._words import special_table
@@ -36,4 +36,4 @@ class SpecialCharactersFilter(RangeFilter):
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``special_char_ratio``: 0 for an empty text."""
         codes = codes_of(batch.column(TEXT))
-        return {self.stat: pa.array(codes.sums(special_table().look_up(codes)) / np.maximum(codes.lengths, 1))}
+        return {self.stat: array(codes.sums(special_table().look_up(codes)) / np.maximum(codes.lengths, 1))}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import pyarrow.compute as pc
-
+from bettersynth.ops._arrow import call
 from bettersynth.ops._context import OpContext
 from bettersynth.ops.base import TEXT, Batch, RangeFilter, Stats
 
@@ -31,5 +30,5 @@ class TextLengthFilter(RangeFilter):
 
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``text_len``."""
-        lengths: Any = pc.utf8_length(batch.column(TEXT))
+        lengths: Any = call("utf8_length", batch.column(TEXT))
         return {self.stat: lengths}

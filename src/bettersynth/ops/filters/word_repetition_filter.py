@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from bettersynth.ops._arrow import array, take
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._text_codes import codes_of, gram_hashes, rows_that_repeat
 from bettersynth.ops._words import (
@@ -71,8 +71,8 @@ class WordRepetitionFilter(RangeFilter):
     def _with(self, ratios: npt.NDArray[np.float64], rows: npt.NDArray[np.int64], batch: Batch) -> Stats:
         """The ratios, those of some texts computed word by word."""
         if len(rows):
-            ratios[rows] = [self.value(text) for text in batch.column(TEXT).take(pa.array(rows)).to_pylist()]
-        return {self.stat: pa.array(ratios)}
+            ratios[rows] = [self.value(text) for text in take(batch.column(TEXT), rows).to_pylist()]
+        return {self.stat: array(ratios)}
 
     def value(self, text: str) -> float:
         """Share of repeated n-grams; 0 for a text of fewer than n words."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
+from bettersynth.ops._arrow import array
 from bettersynth.ops._context import OpContext
 from bettersynth.ops._text_codes import codes_of
 from bettersynth.ops._words import refuse_tokenization, word_spans
@@ -45,4 +45,4 @@ class WordsNumFilter(RangeFilter):
     def score(self, batch: Batch, ctx: OpContext) -> Stats:
         """``num_words``."""
         codes = codes_of(batch.column(TEXT))
-        return {self.stat: pa.array(np.bincount(word_spans(codes, lower=False).rows, minlength=len(codes)))}
+        return {self.stat: array(np.bincount(word_spans(codes, lower=False).rows, minlength=len(codes)))}
