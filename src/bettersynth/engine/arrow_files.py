@@ -35,11 +35,8 @@ def write_arrow(path: Path, batch: Batch) -> str:
     return write_whole(path, sink.getvalue())
 
 
-def write_whole(path: Path, *parts: Any, is_synced: bool = True) -> str:
-    """Write a file of some byte buffers, one after the other: temp, fsync, rename; returns the digest.
-
-    Without the fsync a power cut may leave a short file behind; whoever does that looks at its size later.
-    """
+def write_whole(path: Path, *parts: Any) -> str:
+    """Write a file of some byte buffers, one after the other: temp, fsync, rename; returns the digest."""
     state = xxhash.xxh3_128()
     temp = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -47,15 +44,29 @@ def write_whole(path: Path, *parts: Any, is_synced: bool = True) -> str:
             for part in parts:
                 state.update(part)
                 handle.write(part)
-            if is_synced:
-                handle.flush()
-                os.fsync(handle.fileno())
+            handle.flush()
+            os.fsync(handle.fileno())
         temp.replace(path)  # the folder is synced with the marker, which is written after this
     except OSError as error:
         with contextlib.suppress(OSError):
             temp.unlink(missing_ok=True)
         raise unwritable(error, path) from error
     return state.hexdigest()
+
+
+def write_at_once(path: Path, data: Any) -> str:
+    """Write a file under its own name and do not wait for the disk; returns the digest.
+
+    A kill or a power cut may leave a part of it: for files whose size and digest stand in a marker, written later.
+    """
+    try:
+        with path.open("wb", buffering=0) as handle:
+            left = memoryview(data)
+            while left:
+                left = left[handle.write(left) :]
+    except OSError as error:
+        raise unwritable(error, path) from error
+    return xxhash.xxh3_128_hexdigest(data)
 
 
 def unwritable(error: OSError, path: Path | None = None) -> DataError:

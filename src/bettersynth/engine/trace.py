@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from bettersynth.core import native
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.core.sample import RowKey
-from bettersynth.engine.arrow_files import STREAM_END, message, write_whole
+from bettersynth.engine.arrow_files import STREAM_END, message, write_at_once
 from bettersynth.ops._arrow import array, call, flatten, keep, lengths, take
 from bettersynth.ops.base import ID, IMAGES, KEY, STATS, Batch, Mask
 
@@ -57,7 +57,7 @@ class Events:
     """What happened in a shard, noted group by group; :meth:`batch` puts it together."""
 
     def __init__(self) -> None:
-        self._groups: list[tuple[Batch, dict[str, Any]]] = []
+        self._groups: list[tuple[Batch, npt.NDArray[np.int64], dict[str, Any]]] = []
 
     def note(self, batch: Batch, rows: Any, **what: Any) -> None:
         """The same thing happened to some rows of a batch.
@@ -81,16 +81,14 @@ class Events:
         if not groups:
             return
         names = [name for _, what in groups for name in what.get("scores", ()) if STATS + name in batch.schema.names]
-        columns = {name: batch.column(name) for name in (*_WHO.names, *(STATS + name for name in names))}
+        columns = {STATS + name: batch.column(STATS + name) for name in names}
         if len(batch.column(IMAGES).values):
             columns["image"] = batch.column(IMAGES)
-        whole, places = pa.record_batch(list(columns.values()), list(columns)), np.concatenate([r for r, _ in groups])
-        if len(places) < batch.num_rows or len(groups) > 1 or (np.diff(places) != 1).any():
-            whole = take(whole, places)
-        start = 0
+        seen = pa.record_batch(list(columns.values()), list(columns)) if columns else None
+        seen = _cut(seen, np.concatenate([rows for rows, _ in groups])) if seen is not None else None
+        who, start = batch.select(_WHO.names), 0
         for rows, what in groups:
-            part = whole.slice(start, len(rows))
-            start += len(rows)
+            part, start = seen.slice(start, len(rows)) if seen is not None else None, start + len(rows)
             scores = [name for name in what.pop("scores", ()) if name in names]
             if scores:
                 what["scores"] = scores_json({name: part.column(STATS + name) for name in scores})
@@ -98,45 +96,65 @@ class Events:
                 what["image"] = _first(part.column("image"))
             if "before" in what or "after" in what:
                 what["texts"] = _texts(what.pop("before", None), what.pop("after", None), rows)
-            self._groups.append((part, what))
+            self._groups.append((who, rows, what))
 
     def set_aside(self, key: RowKey, row_id: str, **what: Any) -> None:
         """A row is quarantined; it need not be in a batch."""
         values = ([key.file], [key.row], [key.child], [row_id])
         arrays = [pa.array(value, field.type) for value, field in zip(values, _WHO, strict=True)]
-        self._groups.append((pa.record_batch(arrays, schema=_WHO), {**what, "action": "quarantined"}))
+        who = pa.record_batch(arrays, schema=_WHO)
+        self._groups.append((who, np.zeros(1, np.int64), {**what, "action": "quarantined"}))
 
     def batch(self) -> Batch:
         """All events in the order in which they were noted."""
-        sizes = np.array([part.num_rows for part, _ in self._groups], np.int64)
-        columns = {}
-        for name, column in zip(_WHO.names, SCHEMA, strict=False):
-            columns[column.name] = _joined([part.column(name) for part, _ in self._groups], column.type)
-        columns["step"] = array(np.repeat(np.array([what["step"] for _, what in self._groups], np.int32), sizes))
+        sizes = np.array([len(rows) for _, rows, _ in self._groups], np.int64)
+        who, columns = self._who(), {}
+        for place, column in enumerate(list(SCHEMA)[: len(_WHO)]):
+            columns[column.name] = _joined([part.column(place) for part in who], column.type)
+        columns["step"] = array(np.repeat(np.array([what["step"] for *_, what in self._groups], np.int32), sizes))
         for name in ("operator", "action"):
-            columns[name] = _few([what[name] for _, what in self._groups], sizes)
+            columns[name] = _few([what[name] for *_, what in self._groups], sizes)
         for name in ("reason", "scores", "image"):
             columns[name] = self._row_by_row(name, int(sizes.sum()))
-        texts = [what.get("texts") for _, what in self._groups]
+        texts = [what.get("texts") for *_, what in self._groups]
         each = [len(part) // size if part is not None else 0 for part, size in zip(texts, sizes.tolist(), strict=True)]
         ends = np.cumsum(np.repeat(np.array([0, *each], np.int32), [1, *sizes]), dtype=np.int32)
         values = _joined([part for part in texts if part is not None], pa.string())
         columns["texts"] = pa.ListArray.from_arrays(array(ends), values)
         return pa.record_batch([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
+    def _who(self) -> list[Batch]:
+        """Keys and ids of all events; those of operators in a row that saw the same rows are taken out together."""
+        found = []
+        for _, group in groupby(self._groups, lambda each: _memory(each[0])):
+            parts = list(group)
+            found.append(_cut(parts[0][0], np.concatenate([rows for _, rows, _ in parts])))
+        return found
+
     def _row_by_row(self, name: str, rows: int) -> Any:
         """A column in which a group of events has nothing at all, one value for all or one a row."""
-        if not any(name in what for _, what in self._groups):
+        if not any(name in what for *_, what in self._groups):
             return pa.nulls(rows, pa.string())
         parts: list[Any] = []
-        for part, what in self._groups:
+        for _, rows_of, what in self._groups:
             values = what.get(name)
             if values is None:
-                values = pa.nulls(part.num_rows, pa.string())
+                values = pa.nulls(len(rows_of), pa.string())
             elif isinstance(values, str):
-                values = pa.repeat(values, part.num_rows)
+                values = pa.repeat(values, len(rows_of))
             parts.append(pa.array(values, pa.string()) if isinstance(values, list) else values)
         return _joined(parts, pa.string())
+
+
+def _memory(batch: Batch) -> list[tuple[int, int, int]]:
+    """Where the ids and the child numbers lie: the same for batches with the same rows, as long as these are kept."""
+    columns = (batch.column(ID), batch.column(KEY[2]))
+    return [(len(column), column.offset, column.buffers()[1].address) for column in columns]
+
+
+def _cut(batch: Batch, rows: npt.NDArray[np.int64]) -> Batch:
+    is_whole = len(rows) == batch.num_rows and bool((rows == np.arange(len(rows))).all())
+    return batch if is_whole else take(batch, rows)
 
 
 def _joined(parts: list[Any], kind: Any) -> Any:
@@ -228,7 +246,7 @@ def save(path: Path, events: Events) -> dict[str, Any]:
     damage, and the shard is done again.
     """
     data = message(events.batch())
-    return {"trace": write_whole(path, data, is_synced=False), "trace_bytes": data.size}
+    return {"trace": write_at_once(path, data), "trace_bytes": data.size}
 
 
 def is_there(path: Path, marker: Mapping[str, Any]) -> bool:
