@@ -84,11 +84,14 @@ class Events:
         columns = {STATS + name: batch.column(STATS + name) for name in names}
         if len(batch.column(IMAGES).values):
             columns["image"] = batch.column(IMAGES)
-        seen = pa.record_batch(list(columns.values()), list(columns)) if columns else None
-        seen = _cut(seen, np.concatenate([rows for rows, _ in groups])) if seen is not None else None
+        seen: Any = None
+        if columns:
+            every = np.concatenate([rows for rows, _ in groups])
+            seen = _cut(pa.record_batch(list(columns.values()), list(columns)), every)
         who, start = batch.select(_WHO.names), 0
         for rows, what in groups:
-            part, start = seen.slice(start, len(rows)) if seen is not None else None, start + len(rows)
+            part: Any = None if seen is None else seen.slice(start, len(rows))
+            start += len(rows)
             scores = [name for name in what.pop("scores", ()) if name in names]
             if scores:
                 what["scores"] = scores_json({name: part.column(STATS + name) for name in scores})
