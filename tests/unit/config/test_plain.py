@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from bettersynth.config.judge import judge
-from bettersynth.config.load import Document
+from bettersynth.config.load import Document, field_names
 from bettersynth.config.plain import plainly
 from bettersynth.config.recipe_keys import DatasetSource, RecipeKeys
 from bettersynth.ops._catalog import operator_class
@@ -35,7 +35,7 @@ _MODELS = [RecipeKeys, DatasetSource, *map(operator_class, _NAMES)]
 @given(st.data())
 def test_what_is_plainly_right_is_what_pydantic_makes_of_it(data: st.DataObject) -> None:
     model: Any = data.draw(st.sampled_from(_MODELS))
-    names = data.draw(st.lists(st.sampled_from(list(model.__dataclass_fields__)), max_size=3, unique=True))
+    names = data.draw(st.lists(st.sampled_from(field_names(model)), max_size=3, unique=True))
     given_values = {name: data.draw(_VALUES, label=name) for name in names}
     found = plainly(model, given_values)
     if found is not None:
