@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pyarrow._compute import call_function
+
+try:
+    from pyarrow._compute import call_function
+except ImportError:  # no public name: another version of Arrow may have moved it
+    from pyarrow.compute import call_function
 
 
 def call(name: str, *columns: Any) -> Any:
