@@ -38,7 +38,6 @@ def read_table(
             mark that is never closed (the rows after it would end up in one cell).
     """
     mark = delimiter or ("\t" if path.name.endswith(".tsv") else ",")
-    csv.field_size_limit(sys.maxsize)  # Python's own limit is 128 KiB, less than a long text
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(chain(handle, (_END,)), delimiter=mark)
@@ -47,7 +46,7 @@ def read_table(
             if twice:
                 raise DataError(t("a column is named twice"), where=f"{path}:1", got=", ".join(twice))
             start = reader.line_num + 1
-            for row in reader:
+            for row in _wide(reader):
                 number, start = start, reader.line_num + 1
                 cells = list(row.values())
                 if cells[:1] == [_END]:
@@ -63,6 +62,19 @@ def read_table(
                 }
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(t("cannot read the data file"), where=str(path), got=str(error)) from error
+
+
+def _wide(reader: Iterator[Any]) -> Iterator[Any]:
+    """Rows with cells of any length; Python's limit of 128 KiB, one for the whole process, is put back each time."""
+    while True:
+        limit = csv.field_size_limit(sys.maxsize)
+        try:
+            row = next(reader, None)
+        finally:
+            csv.field_size_limit(limit)
+        if row is None:
+            return
+        yield row
 
 
 def value_of(cell: str | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import gzip
 import http.server
@@ -478,6 +479,14 @@ def test_another_delimiter(key: str, tmp_path: Path) -> None:
     assert result(tmp_path / "o") == [{"id": 1, "text": "a b"}]
     (problem,) = preflight(recipe(tmp_path, dataset_path="t.csv"))
     assert problem.hint is not None and '{delimiter: ";"}' in problem.hint
+
+
+def test_long_cells_are_read_and_the_limit_of_other_readers_stays(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    (tmp_path / "t.csv").write_text(f"id,text\n1,{'a' * (limit + 1)}\n2,b\n")
+    rows = read_any(tmp_path / "t.csv", ReadOptions(), PictureFolder(tmp_path, "x"))
+    assert len(next(rows)["text"]) == limit + 1 and csv.field_size_limit() == limit
+    assert [row["id"] for row in rows] == [2]
 
 
 def test_a_compressed_list_of_records(tmp_path: Path) -> None:
