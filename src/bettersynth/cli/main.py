@@ -14,7 +14,7 @@ import tempfile
 import threading
 import traceback
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
@@ -231,9 +231,19 @@ def sigterm_interrupts() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (0 done, 1 failed, 2 wrong request, 130 interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    return guard(lambda: _dispatch(words), ["bettersynth", *words])
+
+
+def guard(act: Callable[[], int], words: Sequence[str]) -> int:
+    """Run a program; whatever goes wrong becomes one message and an exit code.
+
+    Args:
+        act: the program.
+        words: how it was called, for who wants to continue it.
+    """
     try:
         with sigterm_interrupts():
-            return _dispatch(words)
+            return act()
     except PeerLost as error:
         if "BETTERSYNTH_LAUNCHED" not in os.environ:
             print(error.render(), file=sys.stderr)
@@ -243,8 +253,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error.render(), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        command = " ".join(["bettersynth", *words])
-        print(t("\ninterrupted; the same command continues: {command}", command=command), file=sys.stderr)
+        print(t("\ninterrupted; the same command continues: {command}", command=" ".join(words)), file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bettersynth.core.errors import BetterSynthError, ConfigError
+from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors
 from bettersynth.core.lang import set_language, t
 from bettersynth.train.unified_flags import FLAGS, Flag, build_job
 
 PROGRAM = "train_unified_generation.py"
-_KINDS = {"path": Path, "int": int, "float": float, "text": str}
+_KINDS: dict[str, Callable[[str], Any]] = {"path": Path, "int": int, "float": float, "text": str}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,26 +47,48 @@ def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
     if flag.kind == "list":
         options |= {"nargs": "+", "metavar": "PART"}
     elif "|" in flag.kind:
-        options["choices"] = flag.kind.split("|")
+        options["metavar"] = f"{{{flag.kind.replace('|', ',')}}}"
     else:
-        options |= {"type": _KINDS[flag.kind], "metavar": flag.kind.upper()}
+        options |= {"type": _or_as_written(_KINDS[flag.kind]), "metavar": flag.kind.upper()}
     parser.add_argument(f"--{flag.name}", **options)
 
 
-def read_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """``["unified.dropout_text=0"]`` to a mapping; values are read as YAML.
+def _or_as_written(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A reader that leaves what it cannot read to the settings' check, which tells it with all other mistakes."""
 
-    Raises:
-        ConfigError: a word without ``=``.
-    """
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            return text
+
+    return read
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The words as flags; ``unknown`` holds those that are no flag."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(list(words))
+    args.unknown = [word.partition("=")[0] for word in rest if word.startswith("-")]  # other words are their values
+    if rest and not args.unknown:
+        parser.error("unrecognized arguments: " + " ".join(rest))
+    return args
+
+
+def read_overrides(words: Sequence[str], problems: list[BetterSynthError]) -> dict[str, Any]:
+    """``["unified.dropout_text=0"]`` to a mapping; values are read as YAML. What cannot be read joins the problems."""
     import yaml
 
     found = {}
     for word in words:
         key, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(t("cannot read this setting"), where="--set", got=word, expected="KEY=VALUE")
-        found[key] = yaml.safe_load(value)
+        try:
+            if not equals:
+                raise ValueError(word)
+            found[key] = yaml.safe_load(value)
+        except (ValueError, yaml.YAMLError):
+            problem = ConfigError(t("cannot read this setting"), where="--set", got=word, expected="KEY=VALUE")
+            problems.append(problem)
     return found
 
 
@@ -74,8 +96,15 @@ def run(args: argparse.Namespace) -> int:
     """Check, plan or train."""
     names = {flag.name for flag in FLAGS}
     flags = {name: value for name, value in vars(args).items() if name in names and value is not None}
-    overrides = read_overrides(args.set)
-    build_job(flags, overrides)  # wrong flags and paths are told before torch is loaded
+    flags |= {word.lstrip("-"): True for word in args.unknown}
+    problems: list[BetterSynthError] = []
+    overrides = read_overrides(args.set, problems)
+    try:
+        build_job(flags, overrides)  # wrong flags and paths are told before torch is loaded
+    except ConfigErrors as errors:
+        problems += errors.problems
+    if problems:
+        raise ConfigErrors(problems)
 
     from bettersynth.cli.render import print_facts, print_json
     from bettersynth.cli.train_shown import show_plans, shown
@@ -105,7 +134,6 @@ def run_preset(args: argparse.Namespace, overrides: dict[str, Any], problems: li
     """
     from bettersynth.cli.commands.train import noted
     from bettersynth.config.load import raise_all
-    from bettersynth.core.errors import ConfigErrors
     from bettersynth.train.preset import joint_preset_names, load_preset, stage_settings
 
     preset = None
@@ -178,13 +206,11 @@ def _train_preset(args: argparse.Namespace, config: Any) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the script; returns its exit code (0 done, 1 failed, 2 wrong request, 130 interrupted)."""
+    from bettersynth.cli.main import guard
+
     set_language(None)
-    try:
-        return run(build_parser().parse_args(list(sys.argv[1:] if words is None else words)))
-    except BetterSynthError as error:
-        sys.stdout.flush()
-        print(error.render(), file=sys.stderr)
-        return error.exit_code
+    given = list(sys.argv[1:] if words is None else words)
+    return guard(lambda: run(parse(given)), [PROGRAM, *given])
 
 
 if __name__ == "__main__":

@@ -92,15 +92,10 @@ def push(folder: Path, repo: str, *, is_public: bool = False, message: str = "Up
 
 def _check_checkpoint(folder: Path) -> None:
     """Raise DataError for a folder that is no checkpoint; half of a BAGEL folder is none."""
-    from bettersynth.models.bagel.config import LLM_FILE, VIT_FILE
+    from bettersynth.models.bagel.files import LLM_FILE, VIT_FILE, check_folder
 
     if (folder / LLM_FILE).is_file() or (folder / VIT_FILE).is_file():
-        from bettersynth.models.bagel.convert import find_model_file
-
-        missing = [name for name in (LLM_FILE, VIT_FILE) if not (folder / name).is_file()]
-        if missing:
-            raise DataError(t("file not found"), where=str(folder), expected=", ".join(missing))
-        find_model_file(folder)  # names what it may be called
+        check_folder(folder)
     elif not (folder / "config.json").is_file():
         expected = t("a folder with {name}", name=f"config.json | {LLM_FILE}, {VIT_FILE}")
         raise DataError(t("no checkpoint here"), where=str(folder), expected=expected)

@@ -31,11 +31,12 @@ from bettersynth.infer.unified_types import Decision, How, Output, Part, Unified
 from bettersynth.models.bagel.autoencoder import AutoEncoder
 from bettersynth.models.bagel.context import read_text
 from bettersynth.models.bagel.draw import Drawing, DrawSettings, decode, draw, start_noise
+from bettersynth.models.bagel.files import TOKENIZER_FILE
 from bettersynth.models.bagel.generate import Sampling, generate_text, logits_after
 from bettersynth.models.bagel.interleave import Interleaver
 from bettersynth.models.bagel.model import BagelModel
 from bettersynth.models.bagel.resize import ResizeRule, to_bytes
-from bettersynth.models.bagel.tokens import TOKENIZER_FILE, BagelTokenizer
+from bettersynth.models.bagel.tokens import BagelTokenizer
 
 THINK_BEFORE_TEXT = (
     "Think about the request first. Put your reasoning between <think> and </think>, and the answer after it."

@@ -10,10 +10,11 @@ from PIL import Image
 from bettersynth.core.errors import ConfigError
 from bettersynth.core.lang import t
 from bettersynth.infer.unified_types import Part
+from bettersynth.models.bagel.files import TOKENIZER_FILE
 from bettersynth.models.bagel.interleave import Contexts, Interleaver
 from bettersynth.models.bagel.model import BagelModel
 from bettersynth.models.bagel.resize import ResizeRule
-from bettersynth.models.bagel.tokens import TOKENIZER_FILE, BagelTokenizer
+from bettersynth.models.bagel.tokens import BagelTokenizer
 
 _LARGEST_DEFAULT_PX = 1024
 

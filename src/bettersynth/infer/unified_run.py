@@ -22,8 +22,7 @@ from bettersynth.formats.jsonl import text_lines
 from bettersynth.infer.unified import InterleaveInferencer
 from bettersynth.infer.unified_options import RENAMED
 from bettersynth.infer.unified_types import UnifiedRequest, UnifiedResult, request_of
-from bettersynth.models.bagel.convert import AE_FILE, find_model_file
-from bettersynth.models.bagel.tokens import TOKENIZER_FILE
+from bettersynth.models.bagel.files import AE_FILE, TOKENIZER_FILE, find_model_file
 
 RESULTS, LOG = "results.jsonl", "results.partial.jsonl"
 _PROMPT_KEYS = ("prompt", "text_prompt", "segments", "conversations")

@@ -9,8 +9,9 @@ from typing import Any
 from bettersynth.config.train import stage_config
 from bettersynth.config.unified import UnifiedSettings
 from bettersynth.models.bagel.config import load_config
-from bettersynth.models.bagel.convert import AE_FILE, load_autoencoder
+from bettersynth.models.bagel.convert import load_autoencoder
 from bettersynth.models.bagel.family import training_rules
+from bettersynth.models.bagel.files import AE_FILE
 from bettersynth.models.bagel.packing import Dropout
 from bettersynth.models.bagel.processor import UnifiedProcessor
 from bettersynth.models.bagel.records import RecordEncoder, UnifiedExample

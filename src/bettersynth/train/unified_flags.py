@@ -14,9 +14,7 @@ from bettersynth.config.train import StageConfig, stage_config
 from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors, DataError
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
-
-WEIGHT_FILES = ("ema.safetensors", "model.safetensors", "trained_model.pt")
-MODEL_FILES = ("llm_config.json", "vit_config.json")
+from bettersynth.models.bagel.files import check_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +167,9 @@ def _put(settings: dict[str, Any], key: str, value: Any) -> None:
 def _unknown(values: Mapping[str, Any]) -> list[BetterSynthError]:
     names = [flag.name for flag in FLAGS]
     return [
-        ConfigError(t("unknown flag --{name}", name=name), hint=did_you_mean(name, names))
+        ConfigError(
+            t("unknown flag --{name}", name=name), hint=did_you_mean(f"--{name}", [f"--{known}" for known in names])
+        )
         for name in values
         if name not in names
     ]
@@ -186,7 +186,10 @@ def _path_problems(values: Mapping[str, Any]) -> list[BetterSynthError]:
             continue
         path = Path(value)
         if name == "model_path":
-            problems += _model_problems(path)
+            try:
+                check_folder(path, where="--model_path", has_tokenizer=True)
+            except DataError as error:
+                problems.append(error)
         elif name == "resume_from_checkpoint":
             if find_state(path) is None:
                 hint = t("leave it out: the same command continues from the newest state by itself")
@@ -200,20 +203,6 @@ def _path_problems(values: Mapping[str, Any]) -> list[BetterSynthError]:
         elif name not in ("image_root", "deepspeed") and not path.is_file():
             problems.append(DataError(t("data file not found"), where=f"--{name}", got=path))
     return problems
-
-
-def _model_problems(folder: Path) -> list[BetterSynthError]:
-    where = "--model_path"
-    if not folder.is_dir():
-        return [DataError(t("model folder not found"), where=where, got=folder)]
-    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
-    if not any((folder / name).is_file() for name in WEIGHT_FILES):
-        missing.append(WEIGHT_FILES[0])
-    if not (folder / "tokenizer.json").is_file():
-        missing.append("tokenizer.json")
-    if not missing:
-        return []
-    return [DataError(t("files are missing in the model folder"), where=f"{where} {folder}", got=", ".join(missing))]
 
 
 def find_state(path: Path) -> Path | None:

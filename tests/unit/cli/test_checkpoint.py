@@ -160,7 +160,7 @@ def test_a_bagel_folder_is_pushed_as_well_and_half_of_one_is_not(call, bagel_fol
     call("checkpoint", "pull", "--repo", "me/bagel", "--output", tmp_path / "back")
     names = {"llm_config.json", "vit_config.json", "ema.safetensors", "ae.safetensors", "tokenizer.json"}
     assert names <= {path.name for path in (tmp_path / "back").iterdir()}
-    for name, said in (("ema.safetensors", "no weights found"), ("vit_config.json", "vit_config.json")):
+    for name, said in (("ema.safetensors", "ema.safetensors"), ("vit_config.json", "vit_config.json")):
         (tmp_path / "back" / name).unlink()
         assert said in call("checkpoint", "push", "--input", tmp_path / "back", "--repo", "me/half", expect=1).err
     (tmp_path / "none").mkdir()

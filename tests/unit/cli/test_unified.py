@@ -140,6 +140,35 @@ def test_all_wrong_paths_and_values_are_listed(folder: Path, tmp_path: Path) -> 
     assert "more than 0" in str(caught.value) and "a finite number" in str(caught.value)
 
 
+def test_words_that_cannot_be_read_are_told_with_all_other_mistakes(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words(folder, tmp_path / "out", model_path=tmp_path / "gone", learning_rate="x", batch_size="1.5")
+    words += ["--lr_scheduler_type", "lin", "--model_pth", "x", "--sharding=some", "--set", "seed=[", "--set", "word"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "8 problems" in said and "did you mean '--model_path'" in said and "model folder not found" in said
+    for wrong in ("--learning_rate", "--batch_size", "--lr_scheduler_type", "--sharding", "got: seed=[", "got: word"):
+        assert wrong in said, wrong
+    assert main(["word"]) == 2 and "unknown arguments: word" in capsys.readouterr().err
+
+
+def test_files_that_a_model_lacks_are_named_before_torch_is_loaded(folder: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(folder / "model", bare)
+    (bare / "ae.safetensors").unlink()
+    code = (
+        "import sys; from bettersynth.cli import main, unified; folder = sys.argv[1]; "
+        "assert main.main(['serve', '--model', folder]) == 1; "
+        "assert main.main(['generate', '--model', folder, 'a cup']) == 1; "
+        "assert unified.main(['--model_path', folder, '--train_data_path', 'y', '--output_dir', 'z']) == 2; "
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, bare], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("ae.safetensors") == 3 and done.stderr.count("copy the autoencoder") == 3
+
+
 def test_a_state_is_taken_over_by_the_guides_name(
     unified_kit: ModuleType, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

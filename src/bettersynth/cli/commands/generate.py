@@ -15,6 +15,7 @@ from bettersynth.cli.kinds import positive
 from bettersynth.cli.render import Progress, print_facts, print_json
 from bettersynth.core.errors import ConfigError, DataError, MissingExtraError
 from bettersynth.core.lang import t
+from bettersynth.models.bagel.files import check_folder
 
 EXAMPLES = (
     'bettersynth generate --model models/BAGEL-7B-MoT "draw a red fox in the snow" --seed 7',
@@ -115,15 +116,14 @@ def _jobs(args: argparse.Namespace) -> list[Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Generate and say where the answers lie."""
+    check_folder(args.model, where="--model", weights=args.weights, has_tokenizer=True)
     try:
         from bettersynth.infer.unified import InterleaveInferencer, load_model
         from bettersynth.infer.unified_run import RESULTS, free_folder, model_digest, other_answers, run_jobs
-        from bettersynth.models.bagel.convert import find_model_file
     except ModuleNotFoundError as error:
         raise MissingExtraError(t("generation"), "train", missing=error.name) from error
     jobs = _jobs(args)
     if args.plan:
-        find_model_file(args.model)  # names what is missing
         print_json(
             [
                 {"id": j.id, "seed": j.request.seed, "output": j.request.output, "parts": len(j.request.parts)}

@@ -13,6 +13,7 @@ from pathlib import Path
 from bettersynth.cli.kinds import positive
 from bettersynth.core.errors import MissingExtraError
 from bettersynth.core.lang import t
+from bettersynth.models.bagel.files import check_folder
 
 EXAMPLES = (
     "bettersynth serve --model models/BAGEL-7B-MoT",
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load the model and serve until interrupted."""
+    check_folder(args.model, where="--model", weights=args.weights, has_tokenizer=True)
     try:
         from bettersynth.infer.server import Server, ServeSettings
         from bettersynth.infer.unified import InterleaveInferencer, load_model

@@ -13,9 +13,9 @@ from typing import Any
 
 from bettersynth.core.errors import BetterSynthError, ConfigError, ConfigErrors
 from bettersynth.core.lang import t
+from bettersynth.models.bagel.files import GLUE_FILE, LLM_FILE, VAE_FILE, VIT_FILE
 from bettersynth.models.weights import read_json
 
-LLM_FILE, VIT_FILE, VAE_FILE, GLUE_FILE = "llm_config.json", "vit_config.json", "vae_config.json", "bagel_config.json"
 SPECIAL_FILE = "special_tokens.json"
 MOT_LAYER = "Qwen2MoTDecoderLayer"
 

@@ -17,6 +17,7 @@ from bettersynth.core.lang import t
 from bettersynth.core.seed import derive_seed
 from bettersynth.models.bagel.autoencoder import AutoEncoder
 from bettersynth.models.bagel.config import BagelConfig, load_config
+from bettersynth.models.bagel.files import AE_FILE, MODEL_FILES, check_folder, find_model_file
 from bettersynth.models.bagel.glue import PositionTable
 from bettersynth.models.bagel.model import BagelModel
 from bettersynth.models.bagel.tokens import special_tokens
@@ -24,9 +25,6 @@ from bettersynth.models.layers.quantize import FEW_BITS, FewBitLinear, keep_in_f
 from bettersynth.models.stream import TensorReader, write_stream
 from bettersynth.models.weights import load_tensors, write_json
 
-MODEL_FILES = ("ema.safetensors", "model.safetensors", "trained_model.pt")
-"""Looked for in this order; the second is what the original trainer writes beside its average."""
-AE_FILE = "ae.safetensors"
 TABLES = ("latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed")
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"),
@@ -59,6 +57,7 @@ def load_checkpoint(
     Raises:
         DataError: files are missing or damaged, or tensors do not fit the configuration.
     """
+    check_folder(folder, weights=weights, has_vae=has_vae)
     path = weights or find_model_file(folder)
     rows: dict[str, int] = {}
     if path.suffix == ".safetensors":
@@ -99,22 +98,6 @@ def _check_tables(config: BagelConfig, rows: dict[str, int], path: Path) -> None
                 expected=f"{sides[name]}: {round(count**0.5)}",
                 hint=t("correct bagel_config.json in that folder"),
             )
-
-
-def find_model_file(folder: Path) -> Path:
-    """The weight file of a folder.
-
-    Raises:
-        DataError: there is none.
-    """
-    for name in MODEL_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(
-        t("no weights found") if folder.is_dir() else t("model folder not found"),
-        where=str(folder),
-        expected=t("one of: {names}", names=", ".join(MODEL_FILES)),
-    )
 
 
 def load_autoencoder(folder: Path, config: BagelConfig) -> AutoEncoder:

@@ -10,8 +10,7 @@ from tokenizers import AddedToken, Tokenizer
 from bettersynth.core.errors import DataError
 from bettersynth.core.lang import t
 from bettersynth.models.bagel.config import SpecialTokens
-
-TOKENIZER_FILE = "tokenizer.json"
+from bettersynth.models.bagel.files import TOKENIZER_FILE
 
 
 class BagelTokenizer:

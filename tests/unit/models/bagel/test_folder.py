@@ -78,7 +78,7 @@ def test_tensors_that_do_not_fit_are_named(tiny, folder):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(DataError, match="no weights found"):
+    with pytest.raises(DataError, match="files are missing in the model folder"):
         convert.load_checkpoint(tmp_path, dtype=torch.float32)
 
 
