@@ -40,10 +40,11 @@ _NOT_FOR_CLIENTS = ("parts", "noise", "settings", "overrides")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request over the wire: one unified request for each wanted answer, and whether to stream."""
+    """A request over the wire: one unified request for each wanted answer, whether to stream, and usage at its end."""
 
     requests: tuple[UnifiedRequest, ...]
     is_stream: bool = False
+    has_usage: bool = False
 
 
 def chat_call(body: Mapping[str, Any]) -> Call:
@@ -62,7 +63,11 @@ def chat_call(body: Mapping[str, Any]) -> Call:
         raise ConfigError(t("too many pictures"), where="messages", expected=t("at most {n}", n=MAX_PICTURES))
     if not parts:
         raise ConfigError(t("nothing was asked for"), where="messages")
-    return Call(_requests(tuple(parts), body, _chat_output(body)), bool(body.get("stream")))
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise ConfigError(t("unsupported value"), where="stream_options", got=options, expected="{include_usage: true}")
+    is_stream, has_usage = _claim(body, "stream"), _claim(options or {}, "include_usage")
+    return Call(_requests(tuple(parts), body, _chat_output(body)), is_stream, has_usage)
 
 
 def image_call(body: Mapping[str, Any]) -> Call:
@@ -105,7 +110,7 @@ def _requests(parts: tuple[Part, ...], body: Mapping[str, Any], output: Any) -> 
     }
     request = request_of(UnifiedRequest(parts=parts), options)
     _check_bounds(request)
-    first = int(time.time_ns() % 2**31) if seed is None else _whole(body, "seed", least=0) or 0
+    first = int(time.time_ns() % 2**31) if seed is None else _whole(body, "seed", least=0, most=2**63) or 0
     count = _whole(body, "n", most=MAX_ANSWERS) or 1
     return tuple(replace(request, seed=first + index) for index in range(count))
 
@@ -143,6 +148,13 @@ def _whole(body: Mapping[str, Any], key: str, *, least: int = 1, most: int | Non
     return value
 
 
+def _claim(body: Mapping[str, Any], key: str) -> bool:
+    value = body.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError(t("unsupported value"), where=key, got=value, expected="true | false")
+    return bool(value)
+
+
 def _temperature(body: Mapping[str, Any]) -> float | None:
     """As asked; OpenAI's default of 1 for who gives ``top_p`` alone, which says nothing about greedy texts."""
     value = body.get("temperature")
@@ -169,7 +181,10 @@ def _message(message: Any, where: str) -> list[Part]:
     pieces = [{"type": "text", "text": content}] if isinstance(content, str) else (content or [])
     if not isinstance(pieces, list):
         raise ConfigError(t("unsupported value"), where=f"{where}.content", got=type(content).__name__)
-    pieces = [*pieces, *(message.get("images") or [])]  # as our own answers hold them
+    images = message.get("images") or []  # as our own answers hold them
+    if not isinstance(images, list):
+        raise ConfigError(t("unsupported value"), where=f"{where}.images", got=type(images).__name__)
+    pieces = [*pieces, *images]
     return [
         replace(part, is_own=is_own)
         for number, piece in enumerate(pieces)
@@ -277,9 +292,10 @@ def _usage(results: Sequence[UnifiedResult]) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": written + drawn, "total_tokens": read + written + drawn}
 
 
-def chat_chunks(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A finished chat completion as the chunks of a stream: role, texts, pictures, end."""
+def chat_chunks(answer: Mapping[str, Any], *, has_usage: bool = False) -> list[dict[str, Any]]:
+    """A finished chat completion as the chunks of a stream: role, texts, pictures, end, and usage if asked for."""
     head = {key: answer[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    head |= {"usage": None} if has_usage else {}
     chunks: list[dict[str, Any]] = []
     for choice in answer["choices"]:
         message, index = choice["message"], choice["index"]
@@ -287,6 +303,8 @@ def chat_chunks(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         for delta in ({"role": "assistant", "content": ""}, {"content": message["content"]}, extra):
             chunks.append({**head, "choices": [{"index": index, "delta": delta, "finish_reason": None}]})
         chunks.append({**head, "choices": [{"index": index, "delta": {}, "finish_reason": choice["finish_reason"]}]})
+    if has_usage:
+        chunks.append({**head, "choices": [], "usage": answer["usage"]})
     return chunks
 
 

@@ -280,7 +280,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         answer = chat_answer(self.server.settings.model, results)
         if call.is_stream:
-            self._send_stream(chat_chunks(answer))
+            self._send_stream(chat_chunks(answer, has_usage=call.has_usage))
         else:
             self._send_json(answer)
 

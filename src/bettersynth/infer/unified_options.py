@@ -115,7 +115,7 @@ def check_length(config: BagelConfig, num_tokens: int) -> None:
 def _checked(name: str, value: Any) -> Any:
     if name in _LEAST and not (_is_whole(value) and value >= _LEAST[name]):
         raise _wrong(name, value, t("a whole number of at least {n}", n=_LEAST[name]))
-    if name == "seed" and not (_is_whole(value) and -(2**63) <= value < 2**64):
+    if name == "seed" and not _is_whole(value):
         raise _wrong(name, value, t("a whole number"))
     if name in _RANGES:
         low, high = _RANGES[name]

@@ -170,6 +170,11 @@ class UnifiedRequest:
                 raise ConfigError(
                     t("unsupported value"), where=name, got=getattr(self, name), expected=t("at least {n}", n=1)
                 )
+        if not -(2**63) <= self.seed < 2**64:
+            raise ConfigError(t("unsupported value"), where="seed", got=self.seed, expected="-2^63 ... 2^64 - 1")
+        for where, text in [*(("prompt", part.value) for part in self.parts), *(("stop", stop) for stop in self.stop)]:
+            if isinstance(text, str) and not _is_unicode(text):
+                raise ConfigError(t("half of a letter is missing in this text"), where=where, got=ascii(text)[:60])
 
     @property
     def has_image(self) -> bool:
@@ -180,6 +185,15 @@ class UnifiedRequest:
         """The settings in force in a conversation with or without a picture; ConfigError if one is unsupported."""
         usual = EDIT_SETTINGS if has_image else DrawSettings()
         return replace(self.settings or usual, **dict(self.overrides))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8: JSON may hold one half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parts_of(prompt: Any) -> tuple[Part, ...]:

@@ -108,7 +108,12 @@ def test_several_answers_streams_and_pictures_alone(server):
     chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
     assert status == 200 and lines[-1] == "data: [DONE]" and reply.getheader("Content-Type") == "text/event-stream"
     assert chunks[2]["choices"][0]["delta"]["images"][0]["image_url"]["url"] == urls[0]
-    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop" and not any("usage" in chunk for chunk in chunks)
+    body["stream_options"] = {"include_usage": True}
+    *chunks, last = _ask(server, "POST", "/v1/chat/completions", body)[1].decode().strip().split("\n\n")[:-1]
+    last = json.loads(last.removeprefix("data: "))
+    assert last["choices"] == [] and last["usage"]["completion_tokens"] > 0
+    assert all('"usage": null' in chunk for chunk in chunks)
     body = {"prompt": "a red ball", "n": 2, "size": "16x8", "seed": 3, "num_timesteps": 2}
     status, made, _ = _ask(server, "POST", "/v1/images/generations", body)
     assert status == 200 and len(made["data"]) == 2
@@ -216,6 +221,11 @@ def test_one_clients_mistake_is_not_anothers(server, inferencer):
         ({"messages": [{"role": "user", "content": "a"}], "output": ["image"] * 9}, "1 ... 8"),
         ({"messages": [{"role": "user", "content": "a"}], "output": []}, "output"),
         ({"messages": [{"role": "user", "content": "a"}], "image_shapes": "big"}, "the height first"),
+        ({"messages": [{"role": "user", "content": "a"}], "seed": 2**70}, "seed"),
+        ({"messages": [{"role": "user", "content": "a"}], "stream": "no"}, "true | false"),
+        ({"messages": [{"role": "user", "content": "a"}], "stream_options": 1}, "include_usage"),
+        ({"messages": [{"role": "user", "content": "a", "images": 5}]}, "messages[0].images"),
+        ({"messages": [{"role": "user", "content": "half a \ud83d"}]}, "half of a letter"),
     ],
 )
 def test_wrong_requests_are_told_in_openai_form(server, body, said):
