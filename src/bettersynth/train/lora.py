@@ -120,7 +120,7 @@ def attach(config: StageConfig, family: ModelFamily, model: nn.Module) -> set[st
     """Put low-rank layers into a model; returns the names of all parameters that are then trained.
 
     Raises:
-        ConfigError: the family takes no LoRA.
+        ConfigError: the family takes no LoRA, or the rank is larger than any layer's smaller side.
     """
     assert config.lora is not None
     where = sites(family, model)
@@ -129,6 +129,12 @@ def attach(config: StageConfig, family: ModelFamily, model: nn.Module) -> set[st
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and re.fullmatch(where.pattern, name)
     }
+    widest = max(min(module.in_features, module.out_features) for module in linears.values())
+    if config.lora.rank > widest:  # it would be no saving, and a typing error may ask for more memory than there is
+        expected = t("at most {n}", n=widest)
+        raise ConfigError(
+            t("no layer is as wide as this rank"), where="lora.rank", got=config.lora.rank, expected=expected
+        )
     for name, module in linears.items():
         layer = LoraLinear(module, config.lora)
         layer.start(torch.Generator().manual_seed(derive_seed(config.seed, "lora", name)))

@@ -33,11 +33,17 @@ def prepare_model(config: StageConfig, family: ModelFamily, model: nn.Module) ->
     if freeze is not None:
         freeze(model, config.unified.freeze)  # type: ignore[union-attr]
     chosen = family.trainable(model, config.stage)
-    if not chosen:
-        raise ConfigError(t("nothing is trainable in stage {stage}", stage=config.stage), where=family.name)
     names = {name for name, _ in chosen} if config.lora is None else lora.attach(config, family, model)
     if freeze is not None:
         names -= freeze(model, config.unified.freeze)  # type: ignore[union-attr]
+    if not names:
+        frozen = config.unified.freeze if config.unified is not None else ()
+        raise ConfigError(
+            t("nothing is trainable in stage {stage}", stage=config.stage),
+            where="unified.freeze" if frozen else family.name,
+            got=", ".join(frozen) or None,
+            hint=t("leave out a part that is to learn") if frozen else None,
+        )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
     if config.gradient_checkpointing:

@@ -17,13 +17,14 @@ import torch
 from PIL import Image
 
 from bettersynth.config.train import StageConfig, stage_config
-from bettersynth.core.errors import ConfigErrors, DataError
+from bettersynth.core.errors import ConfigError, ConfigErrors, DataError
 from bettersynth.formats.unified import refuse
 from bettersynth.models.bagel.convert import load_checkpoint
 from bettersynth.models.bagel.processor import UnifiedProcessor
 from bettersynth.models.stream import TensorReader
 from bettersynth.train import trainer
 from bettersynth.train.callbacks import Callback, read_log
+from bettersynth.train.plan import plan_stage
 from bettersynth.train.stages import run_stage
 from bettersynth.train.unified_data import check_file, read_sources
 
@@ -258,6 +259,19 @@ def test_low_rank_additions_leave_the_rest_and_respect_frozen_parts(configure: A
     assert "language_model.model.layers.0.mlp_moe_gen.up_proj.weight" in moved and "llm2vae.weight" in moved
     assert all("_moe_gen" in name or name.startswith(("vae2llm", "llm2vae", "time_embedder")) for name in moved)
     assert (tmp_path / "run" / "lora" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora": {"rank": 10**6}}, "no layer is as wide as this rank"),
+        ({"lora": {"rank": 2}, "unified": {"freeze": ["und", "gen"]}}, "leave out a part"),
+        ({"unified": {"freeze": ["und", "gen"]}}, "leave out a part"),
+    ],
+)
+def test_what_cannot_learn_is_refused_before_memory_is_taken(configure: Any, changes: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plan_stage(configure(**changes))
 
 
 @pytest.mark.parametrize("bits", ["nf4", "int8"])
