@@ -59,7 +59,10 @@ class PictureFolder:
         return f"{self.name}/{path.name}"
 
     def unpack(self, row: dict[str, Any], number: int, *, image_key: str, bytes_key: str) -> dict[str, Any]:
-        """The row with encoded pictures replaced by paths: a column of bytes, or ``{"bytes", "path"}`` entries."""
+        """The row with encoded pictures replaced by paths: a column of bytes, or ``{"bytes", "path"}`` entries.
+
+        Paths of pictures that are not inside the file become whole ones: others may make ``root`` the rows' folder.
+        """
         found = row.get(bytes_key)
         if found is not None and _holds_bytes(found):
             listed = found if isinstance(found, list) else [found]
@@ -69,22 +72,27 @@ class PictureFolder:
                 for place, data in enumerate(listed)
             ]
             del row[bytes_key]
+        elif bytes_key in row and found is None and isinstance(row.get(image_key), list):
+            row[image_key] = [self._whole(name) for name in row[image_key]]
         entries = row.get(image_key)
         if isinstance(entries, Mapping) or (isinstance(entries, list) and any(isinstance(e, Mapping) for e in entries)):
             row[image_key] = list(self._entries([entries] if isinstance(entries, Mapping) else entries, number))
         return row
 
     def _there(self, names: list[Any], place: int) -> str:
-        return str((self.beside / str(names[place])).resolve()) if place < len(names) else ""
+        return self._whole(names[place]) if place < len(names) else ""
+
+    def _whole(self, name: Any) -> Any:
+        return str((self.beside / name).resolve()) if isinstance(name, str) and name else name
 
     def _entries(self, entries: Iterable[Any], number: int) -> Iterable[str]:
         for place, entry in enumerate(entries):
             if not isinstance(entry, Mapping):
-                yield entry
+                yield self._whole(entry)
             elif entry.get("bytes"):
                 yield self.save(f"{number:08d}-{place}", entry["bytes"])
             else:
-                yield str(entry.get("path") or "")
+                yield self._whole(str(entry.get("path") or ""))
 
 
 def picture_cache(file: Path) -> Path:

@@ -10,6 +10,7 @@ import pytest
 
 from bettersynth.core.errors import DataError
 from bettersynth.formats.parquet import read_parquet
+from bettersynth.formats.pictures import PictureFolder
 
 
 def test_round_trip_over_several_batches(tmp_path: Path) -> None:
@@ -23,3 +24,14 @@ def test_no_parquet_is_an_error(tmp_path: Path) -> None:
     for name in ("d.parquet", "none.parquet"):
         with pytest.raises(DataError, match="cannot read"):
             list(read_parquet(tmp_path / name))
+
+
+def test_paths_beside_encoded_pictures_are_whole(tmp_path: Path) -> None:
+    folder = PictureFolder(tmp_path / "work", "images/a", tmp_path)
+    cells = [{"bytes": None, "path": "in/a.png"}, {"bytes": b"\x89PNG", "path": "b.png"}, "c.png"]
+    row = folder.unpack({"images": cells}, 3, image_key="images", bytes_key="image_bytes")
+    assert row["images"] == [str(tmp_path / "in/a.png"), "images/a/00000003-1.png", str(tmp_path / "c.png")]
+    named = {"images": ["d.png"], "image_bytes": None}
+    assert folder.unpack(named, 4, image_key="images", bytes_key="image_bytes")["images"] == [str(tmp_path / "d.png")]
+    plain = folder.unpack({"images": ["d.png"]}, 5, image_key="images", bytes_key="image_bytes")
+    assert plain["images"] == ["d.png"]
