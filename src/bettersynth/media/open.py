@@ -35,6 +35,8 @@ def open_image(source: Path | bytes, *, name: str | None = None, at_least_px: in
                 scale = at_least_px / max(image.size)
                 image.draft("RGB", (max(1, round(image.width * scale)), max(1, round(image.height * scale))))
             image.load()
+            if isinstance(image.info.get("transparency"), bytes):
+                del image.info["transparency"]  # a palette's alpha: dropped with a warning on stderr, or without one
             # Files of one picture are closed by load(); without the file behind it the picture needs no copy.
             return image if image.mode == "RGB" and type(image).__name__ in _SINGLE else image.convert("RGB")
     except UnidentifiedImageError as error:

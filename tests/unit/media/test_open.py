@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,3 +79,13 @@ def test_scaled_decoding_keeps_the_asked_size_and_the_look(tmp_path):
     expected = np.asarray(picture.resize((300, 200), Image.Resampling.BOX), np.int16)
     assert np.abs(np.asarray(scaled, np.int16) - expected).mean() < 3
     assert open_image(tmp_path / "a.jpg", at_least_px=1200).size == (1200, 800)
+
+
+def test_a_palette_s_alpha_is_dropped_without_a_warning(tmp_path: Path) -> None:
+    picture = Image.new("P", (4, 4), 7)
+    picture.putpalette([value % 256 for value in range(768)])
+    picture.save(tmp_path / "a.png", transparency=bytes(range(100)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = open_image(tmp_path / "a.png")
+    assert opened.mode == "RGB" and opened.getpixel((0, 0)) == (21, 22, 23) and "transparency" not in opened.info

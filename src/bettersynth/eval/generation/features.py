@@ -14,6 +14,7 @@ from bettersynth.core.errors import ConfigError, DataError, MissingExtraError
 from bettersynth.core.fingerprint import digest_file, digest_json
 from bettersynth.core.lang import t
 from bettersynth.eval.generation.distances import Floats
+from bettersynth.media.open import open_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _BATCH = 16
@@ -119,13 +120,7 @@ def picture_files(folder: Path) -> list[Path]:
 def open_all(paths: Iterable[Path]) -> Iterable[Image.Image]:
     """Decoded pictures one by one; DataError names a damaged one."""
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                yield image.convert("RGB")
-        except FileNotFoundError as error:
-            raise DataError(t("image not found"), where=str(path)) from error
-        except (OSError, ValueError) as error:
-            raise DataError(t("damaged image"), where=str(path), got=error) from error
+        yield open_image(path)
 
 
 def folder_features(
