@@ -81,7 +81,12 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[object]], align: s
     """A plain table to stdout; numbers are the caller's to format. ``align``: one of ``<`` and ``>`` per column."""
     from bettersynth.report.terminal import render_table
 
-    print(render_table(list(header), [[str(cell) for cell in row] for row in rows], align))
+    print(render_table(list(header), [[printable(str(cell)) for cell in row] for row in rows], align))
+
+
+def printable(text: str) -> str:
+    """A text of somebody's data on one line, with what steers a terminal written out (``\\x1b``)."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def print_accounting(counts: Sequence[Any]) -> None:

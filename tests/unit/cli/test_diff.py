@@ -20,3 +20,10 @@ def test_two_results_of_one_pool(call, tiny_world, tmp_path):
     assert f"no such file or folder\n  where: {tmp_path / 'none'}\nhint: see what is there with: ls {tmp_path}" in gone
     assert "did you mean 'rows.jsonl'?" in call("diff", _rows(tmp_path), tmp_path / "row.jsonl", expect=2).err
     assert "not a number of ids" in call("diff", tmp_path / "a", tmp_path / "b", "--show", -1, expect=2).err
+
+
+def test_what_steers_a_terminal_is_written_out(call, tmp_path):
+    rows = _rows(tmp_path)
+    (tmp_path / "other.jsonl").write_text('{"id": "a\\u001b[2J\\nb", "text": "é"}\n', encoding="utf-8")
+    text = call("diff", rows, tmp_path / "other.jsonl").out
+    assert "\x1b" not in text and "a\\x1b[2J\\nb" in text

@@ -134,3 +134,11 @@ def test_a_model_can_be_checked_from_end_to_end(bagel_folder, call):
 def test_the_reader_says_how_well_it_reads(call):
     table = call("metrics", "reader", "--count", 1, "--json").data
     assert table["as drawn"]["everything"] == 1.0 and len(table) == 11
+
+
+def test_places_without_pictures_or_pairs_are_named(call, tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    said = call("metrics", "pairs", "--pairs", tmp_path / "empty.jsonl", "--clip", tmp_path, expect=1).err
+    assert "no lines in this file" in said and "empty.jsonl" in said
+    words = ("metrics", "pictures", "--generated", tmp_path / "gone", "--reference", tmp_path)
+    assert "folder not found" in call(*words, "--extractor", f"clip={tmp_path}", expect=1).err

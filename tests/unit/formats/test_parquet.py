@@ -28,7 +28,7 @@ def test_no_parquet_is_an_error(tmp_path: Path) -> None:
 
 def test_paths_beside_encoded_pictures_are_whole(tmp_path: Path) -> None:
     folder = PictureFolder(tmp_path / "work", "images/a", tmp_path)
-    cells = [{"bytes": None, "path": "in/a.png"}, {"bytes": b"\x89PNG", "path": "b.png"}, "c.png"]
+    cells = [{"bytes": None, "path": "in/a.png"}, {"bytes": b"\x89PNG\r\n\x1a\n", "path": "b.png"}, "c.png"]
     row = folder.unpack({"images": cells}, 3, image_key="images", bytes_key="image_bytes")
     assert row["images"] == [str(tmp_path / "in/a.png"), "images/a/00000003-1.png", str(tmp_path / "c.png")]
     named = {"images": ["d.png"], "image_bytes": None}

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bettersynth.cli.render import print_facts, print_json, print_rows
+from bettersynth.cli.render import print_facts, print_json, print_rows, printable
 from bettersynth.core.errors import ConfigError, DataError
 from bettersynth.core.lang import t
 from bettersynth.core.registry import did_you_mean
@@ -85,7 +85,7 @@ def _passports(args: argparse.Namespace, folder: Path, ids: list[str]) -> int:
     for row_id, events in passports.items():
         for key in dict.fromkeys(event["key"] for event in events):
             mine = [event for event in events if event["key"] == key]
-            print(f"{row_id}  {next((e['image'] for e in mine if e['image']), '')}".rstrip())
+            print(f"{printable(row_id)}  {next((e['image'] for e in mine if e['image']), '')}".rstrip())
             for event in mine:
                 _print_event(event)
             print()

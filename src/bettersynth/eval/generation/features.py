@@ -109,8 +109,10 @@ def picture_files(folder: Path) -> list[Path]:
     """Pictures below a folder, in the order of their names.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or no folder.
     """
+    if not folder.is_dir():
+        raise DataError(t("folder not found"), where=str(folder))
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not found:
         raise DataError(t("no pictures here"), where=str(folder), expected=", ".join(SUFFIXES))

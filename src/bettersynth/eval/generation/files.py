@@ -111,7 +111,7 @@ def read_pairs(path: Path) -> list[Pair]:
     """Pairs from JSON lines with a picture (relative to the file) and a text each.
 
     Raises:
-        DataError: a line without picture or text.
+        DataError: a line without picture or text, or no line at all.
     """
     pairs = []
     for number, (where, record) in enumerate(_lines(path)):
@@ -119,6 +119,8 @@ def read_pairs(path: Path) -> list[Pair]:
         if image is None:
             raise DataError(t("no picture in this line"), where=where, expected=" | ".join(_IMAGE_KEYS))
         pairs.append(Pair(str(record.get("id", number)), path.parent / image, _text(record, where)))
+    if not pairs:
+        raise DataError(t("no lines in this file"), where=str(path))
     return pairs
 
 

@@ -191,5 +191,5 @@ def test_features_of_folders(tmp_path):
     (tmp_path / "5.png").write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"5\.png"):
         folder_features(extractor, picture_files(tmp_path))
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="folder not found"):
         picture_files(tmp_path / "gone")
