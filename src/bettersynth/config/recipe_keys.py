@@ -104,7 +104,7 @@ class RecipeKeys:
     job_id: str | None = key(None, description="name of the run; {job_id} in paths")
     ds_cache_dir: str | None = key(None, description="folder of model results that several outputs share")
     custom_operator_paths: str | list[str] | None = key(
-        None, description="files or folders with more operators, of our form"
+        None, description="files or folders with more operators, of our form or of Data-Juicer's classes"
     )
     executor_type: Literal["default", "local", "ray", "ray_partitioned"] = key("default", description="where to run")
     ray_address: str = key("auto", description="local to start Ray here, auto or an address to join a cluster")

@@ -33,9 +33,10 @@ from bettersynth.ops.base import (
     RangeFilter,
     TextMapper,
 )
-from bettersynth.ops.foreign._facts import VERSION, all_facts
+from bettersynth.ops.foreign._facts import VERSION, all_facts, known_facts
 
 PACKAGE, RECIPE_FILE = "bettersynth_operators", "recipe.yaml"
+CUSTOM = "custom_operators"
 UNSET = "(not given)"
 _FLOORS = ("core", "config", "formats", "media", "models", "infer", "ops")
 # The executor writes stats with ten decimals before it compares; this much room keeps values that lie on a bound.
@@ -82,10 +83,28 @@ def export_data_juicer(planned: Plan, out: Path) -> Exported:
     process.append({"bettersynth_finish": {}})
     _say_all(process)
     try:
-        _write(out, recipe, process, files)
+        _write(out, _document(recipe, process) | _custom(planned, out), _settings(recipe), files)
     except OSError as error:
         raise DataError(t("cannot write the file"), where=str(out), got=error.strerror or str(error)) from error
     return Exported(out, tuple(steps))
+
+
+def _custom(planned: Plan, out: Path) -> dict[str, Any]:
+    """Copy the user's own files for Data-Juicer beside the recipe, and name them in it after our package."""
+    found = (getattr(unwrap(operator), "facts", None) for operator in planned.operators)
+    paths = next((facts.custom.paths for facts in found if facts is not None and facts.custom is not None), ())
+    for path in map(Path, paths):
+        copy = out / CUSTOM / path.name
+        if copy.resolve() == path:
+            continue
+        if copy.resolve().is_relative_to(path):
+            raise ConfigError(t("the folder to write lies in a folder of custom operators"), got=out)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, copy, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        else:
+            shutil.copyfile(path, copy)
+    return {"custom_operator_paths": [f"./{PACKAGE}", *(f"./{CUSTOM}/{Path(path).name}" for path in paths)]}
 
 
 def _say_all(process: list[dict[str, Any]]) -> None:
@@ -101,7 +120,7 @@ def _say_all(process: list[dict[str, Any]]) -> None:
                     continue
                 about: Mapping[str, Any] = {"default": UNSET}
                 if not name.startswith("bettersynth_"):
-                    about = all_facts()[name].params.get(key, {})
+                    about = known_facts()[name].params.get(key, {})
                 if "default" not in about:
                     raise ConfigError(
                         t("every step of this operator must give the same keys, because Data-Juicer mixes them"),
@@ -192,7 +211,6 @@ def _document(recipe: Recipe, process: list[dict[str, Any]]) -> dict[str, Any]:
         "keep_stats_in_res_ds": keys.keep_stats_in_res_ds,
         # Its own way with an error is to drop the batch and count nothing; ours sets the row aside.
         "skip_op_error": False,
-        "custom_operator_paths": [f"./{PACKAGE}"],
         "process": process,
     }
     return document
@@ -279,7 +297,7 @@ and written to `quarantine.jsonl` with its error. Operators with models also nee
 """
 
 
-def _write(out: Path, recipe: Recipe, process: list[dict[str, Any]], files: Mapping[str, str]) -> None:
+def _write(out: Path, document: Mapping[str, Any], settings: str, files: Mapping[str, str]) -> None:
     package = out / PACKAGE
     shutil.rmtree(package, ignore_errors=True)
     vendor = package / "vendor" / "bettersynth"
@@ -289,12 +307,12 @@ def _write(out: Path, recipe: Recipe, process: list[dict[str, Any]], files: Mapp
     for floor in _FLOORS:
         ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "locale")
         shutil.copytree(source / floor, vendor / floor, ignore=ignore, copy_function=shutil.copyfile)
-    write_atomic(package / "settings.py", _settings(recipe).encode())
+    write_atomic(package / "settings.py", settings.encode())
     for name, text in files.items():
         write_atomic(package / f"{name}.py", text.encode())
     write_atomic(package / "__init__.py", _INIT.format(needed=_NEEDED).encode())
-    text = yaml.safe_dump(_document(recipe, process), sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, width=110)
     head = "# dj-process --config recipe.yaml   (in this folder)\n"
     write_atomic(out / RECIPE_FILE, (head + text).encode())
-    readme = _README.format(name=recipe.keys.project_name, version=VERSION)
+    readme = _README.format(name=document["project_name"], version=VERSION)
     write_atomic(out / "README.md", readme.encode())

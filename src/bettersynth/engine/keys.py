@@ -134,6 +134,7 @@ def phase_key(
         if field.name not in without:
             is_model = field.name in operator.models and value is not None
             params[field.name] = digests[value] if is_model else _with_contents(field.name, value)
-    return digest_json(
-        [kind, operator.name, type(operator).version, params, _code_digest(type(operator).__module__), seed]
-    )
+    code = _code_digest(type(operator).__module__)
+    if operator.code_digest:
+        code = digest_json([code, operator.code_digest])
+    return digest_json([kind, operator.name, type(operator).version, params, code, seed])

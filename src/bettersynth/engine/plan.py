@@ -128,8 +128,9 @@ def read_recipe(
 
 def check_steps(steps: tuple[Step, ...], document: Document) -> list[BetterSynthError]:
     """Everything that is wrong with the process list. Operators of the recipe's own files are registered first."""
-    problems = register_custom(document)
-    return problems + [problem for step in steps for problem in build_operator(step, document)[1]]
+    custom = register_custom(document)
+    known = [step for step in steps if step.operator in OPERATORS or not custom.may_hold(step.operator)]
+    return [*custom.problems, *(problem for step in known for problem in build_operator(step, document)[1])]
 
 
 def build_operator(step: Step, document: Document) -> tuple[Operator | None, list[BetterSynthError]]:
@@ -225,7 +226,7 @@ def plan(recipe: Recipe, *, scores_only: bool = False) -> Plan:
         RuleError: operators that the challenge track does not allow.
     """
     operators: list[Operator] = []
-    problems: list[BetterSynthError] = register_custom(recipe.document)
+    problems: list[BetterSynthError] = list(register_custom(recipe.document).problems)
     for step in recipe.steps:
         operator, found = build_operator(step, recipe.document)
         problems.extend(found)
@@ -328,7 +329,7 @@ def check_track(track: Track, operators: list[Operator], recipe: Recipe) -> None
     if track == "open":
         return
     reasons = [
-        t("{where}: {name} adds ids, questions or turns", where=step.where, name=operator.name)
+        t("{where}: {name} may add ids, questions or turns", where=step.where, name=operator.name)
         for step, operator in zip(recipe.steps, operators, strict=True)
         if operator.track == "open"
     ]

@@ -9,18 +9,17 @@ from bettersynth.ops.base import Operator, find_class
 
 
 class Catalog(Registry):
-    """Our operators and plug-ins by file name, and behind them Data-Juicer's own, which the adapter runs.
+    """Our operators and plug-ins by file name, and behind them those of Data-Juicer's classes, which the adapter runs.
 
     ``names`` lists what is ours: those run anywhere. ``in`` and ``check`` know Data-Juicer's names too, so that a
     recipe that uses them is checked, parameters and all, also where Data-Juicer is not installed.
     """
 
     def foreign_names(self) -> list[str]:
-        """Data-Juicer's operators that have no counterpart of ours."""
-        from bettersynth.ops.foreign._facts import all_facts
+        """Data-Juicer's operators that have no counterpart of ours, and those of the user's files for it."""
+        from bettersynth.ops.foreign._facts import known_facts
 
-        known = all_facts()
-        return sorted(name for name in known if name not in self.names() and name not in _SERVED)
+        return sorted(name for name in known_facts() if name not in self.names() and name not in _SERVED)
 
     def __contains__(self, name: str) -> bool:
         return super().__contains__(name) or name in self.foreign_names()
@@ -38,7 +37,7 @@ class Catalog(Registry):
         )
 
     def is_foreign(self, name: str) -> bool:
-        """Whether only Data-Juicer has it."""
+        """Whether Data-Juicer's process runs it."""
         return not super().__contains__(name) and name in self
 
 

@@ -54,6 +54,7 @@ class Operator:
         pixels: whether pictures are decoded (decides how many rows are worked on at once).
         models: parameters that name a model folder; a step with models ends its stage, so that its result is kept.
         track: ``open`` when the operator may add ids, questions, turns or entities.
+        code_digest: of code that it runs outside of its own module; part of the key of its results.
     """
 
     reads: ClassVar[tuple[str, ...]] = (TEXT,)
@@ -62,6 +63,7 @@ class Operator:
     pixels: ClassVar[bool] = False
     models: ClassVar[tuple[str, ...]] = ()
     track: ClassVar[Track] = "challenge"
+    code_digest: ClassVar[str] = ""
 
     @property
     def name(self) -> str:

@@ -12,8 +12,10 @@ BASE = """
 class Registry:
     def __init__(self):
         self.modules = {}
-    def add(self, name):
+    def register_module(self, name):
         def put(cls):
+            if name in self.modules:
+                raise KeyError(f"{name} is already registered")
             self.modules[name] = cls
             return cls
         return put
@@ -42,7 +44,7 @@ import os, random
 from data_juicer.ops.base_op import *
 S, M = "__dj__stats__", "__dj__meta__"
 
-@OPERATORS.add("video_duration_filter")
+@OPERATORS.register_module("video_duration_filter")
 class Length(Filter):
     batched = True
     def __init__(self, min_duration=0, **kwargs):
@@ -59,7 +61,7 @@ class Length(Filter):
     def process_batched(self, samples):
         return [stat["letters"] >= self.least for stat in samples[S]]
 
-@OPERATORS.add("video_resolution_filter")
+@OPERATORS.register_module("video_resolution_filter")
 class Single(Filter):
     def compute_stats_single(self, sample):
         sample[S]["n_images"] = len(sample["images"])
@@ -67,7 +69,7 @@ class Single(Filter):
     def process_single(self, sample):
         return bool(sample[S]["n_images"])
 
-@OPERATORS.add("video_captioning_from_summarizer_mapper")
+@OPERATORS.register_module("video_captioning_from_summarizer_mapper")
 class Doubler(Mapper):
     batched = True
     def process_batched(self, samples):
@@ -83,13 +85,13 @@ class Doubler(Mapper):
                 out["text"][-1] = text + str(number)
         return out
 
-@OPERATORS.add("video_trajectory_overlay_mapper")
+@OPERATORS.register_module("video_trajectory_overlay_mapper")
 class Forgetful(Mapper):
     batched = True
     def process_batched(self, samples):
         return {"text": [text.upper() for text in samples["text"] for _ in range(2)]}
 
-@OPERATORS.add("video_tagging_from_audio_mapper")
+@OPERATORS.register_module("video_tagging_from_audio_mapper")
 class Tags(Mapper):
     def process_single(self, sample):
         sample[M]["tags"] = sorted({sample["text"][:1]})
@@ -98,12 +100,12 @@ class Tags(Mapper):
         sample["luck"] = random.random()
         return sample
 
-@OPERATORS.add("video_depth_estimation_mapper")
+@OPERATORS.register_module("video_depth_estimation_mapper")
 class Missing(Mapper):
     def process_single(self, sample):
         import a_package_that_nobody_has
 
-@OPERATORS.add("video_deduplicator")
+@OPERATORS.register_module("video_deduplicator")
 class Same(Deduplicator):
     def compute_hash(self, sample):
         sample["__dj__hash"] = sample["text"].lower().encode()
@@ -116,7 +118,7 @@ class Same(Deduplicator):
                 kept.append(row)
         return dataset.of(kept), {}
 
-@OPERATORS.add("image_ohem_selector")
+@OPERATORS.register_module("image_ohem_selector")
 class Longest(Selector):
     def __init__(self, topk=None, **kwargs):
         super().__init__(**kwargs)
@@ -124,7 +126,7 @@ class Longest(Selector):
     def process(self, dataset):
         return dataset.of(sorted(dataset.rows, key=lambda row: -len(row["text"]))[: self.topk])
 
-@OPERATORS.add("naive_grouper")
+@OPERATORS.register_module("naive_grouper")
 class ByFirst(Grouper):
     def process(self, dataset):
         groups = {}
@@ -132,7 +134,7 @@ class ByFirst(Grouper):
             groups.setdefault(row["text"][:1], []).append(row)
         return [{key: [row[key] for row in rows] for key in rows[0]} for rows in groups.values()]
 
-@OPERATORS.add("nested_aggregator")
+@OPERATORS.register_module("nested_aggregator")
 class Join(Aggregator):
     def process_single(self, sample):
         sample["__dj__batch_meta__"]["all"] = " ".join(sample["text"])
@@ -148,6 +150,8 @@ class Dataset:
         return cls(rows)
     def of(self, rows):
         return Dataset(rows)
+    def select(self, places):
+        return Dataset([self.rows[place] for place in places])
     def __getitem__(self, name):
         return [row[name] for row in self.rows]
 """

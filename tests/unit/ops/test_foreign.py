@@ -212,7 +212,7 @@ def test_the_challenge_track_takes_only_what_rewrites_texts_or_pictures(
         for name in ("video_captioning_from_summarizer_mapper", "video_duration_filter")
     }
     assert tracks == {"video_captioning_from_summarizer_mapper": "open", "video_duration_filter": "challenge"}
-    with pytest.raises(BetterSynthError, match="adds ids, questions or turns"):
+    with pytest.raises(BetterSynthError, match="may add ids, questions or turns"):
         make_plan(recipe(["video_captioning_from_summarizer_mapper"], tmp_path / "none.jsonl", track="challenge"))
 
 
@@ -265,9 +265,10 @@ def test_explain_tells_its_parameters(call: Any) -> None:
     assert "Data-Juicer's video_duration_filter" in page and "min_duration" in page
 
 
-def test_the_server_side_imports_nothing_of_ours() -> None:
+@pytest.mark.parametrize("name", ["_server.py", "_server_catalogue.py"])
+def test_the_server_side_imports_nothing_of_ours(name: str) -> None:
     code = "import sys; sys.argv = ['x']; import runpy; runpy.run_path(sys.stdin.read().strip(), run_name='server')"
-    path = ROOT / "src" / "bettersynth" / "ops" / "foreign" / "_server.py"
+    path = ROOT / "src" / "bettersynth" / "ops" / "foreign" / name
     more = "; print([name for name in sys.modules if name.startswith('bettersynth')])"
     done = subprocess.run(
         [sys.executable, "-c", code + more], input=str(path), capture_output=True, text=True, check=True

@@ -28,8 +28,22 @@ _UNUSABLE = {
 
 
 @dataclass(frozen=True, slots=True)
+class Custom:
+    """The user's files with operators written for Data-Juicer's classes, as one recipe lists them.
+
+    Args:
+        paths: absolute files and package folders, in the recipe's order. All are loaded together, as they may build on
+            one another.
+        digest: of all their code; part of the cache keys of their operators.
+    """
+
+    paths: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
-    """One operator of Data-Juicer.
+    """One operator of Data-Juicer, or of the user's files for it.
 
     Args:
         kind: ``filter``, ``mapper``, ``deduplicator``, ``selector``, ``grouper``, ``aggregator`` or ``pipeline``.
@@ -39,6 +53,7 @@ class Facts:
         changes: fields that the trial's rows got or changed; a mapper that only changes ``text`` or ``images`` and
             makes one row of one keeps within the challenge's rules.
         is_one_to_one: the trial made one row of each row.
+        custom: the files that it comes with, when it is the user's.
     """
 
     name: str
@@ -48,6 +63,7 @@ class Facts:
     note: str = ""
     changes: tuple[str, ...] = ()
     is_one_to_one: bool = False
+    custom: Custom | None = None
 
     @property
     def refusal(self) -> str:
@@ -61,21 +77,37 @@ def _without(params: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, A
     return {name: about for name, about in params.items() if name not in known}
 
 
+def _facts(name: str, found: Mapping[str, Any], custom: Custom | None = None) -> Facts:
+    common = {name: {"types": ["str"]} for name in _FIELDS}
+    if found["kind"] == "filter":
+        common |= {name: {"types": ["bool"]} for name in _RANGES}
+    return Facts(
+        name,
+        found["kind"],
+        {**found["params"], **_without(common, found["params"])},
+        found.get("status", ""),
+        found.get("note", ""),
+        tuple(found.get("changes", ())),
+        found.get("is_one_to_one", False),
+        custom,
+    )
+
+
 @lru_cache(maxsize=1)
 def all_facts() -> dict[str, Facts]:
-    """Every operator by name."""
-    common = {name: {"types": ["str"]} for name in _FIELDS}
-    of_filters = {**common, **{name: {"types": ["bool"]} for name in _RANGES}}
+    """Every operator of Data-Juicer's by name."""
     text = resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8")
-    return {
-        name: Facts(
-            name,
-            found["kind"],
-            {**found["params"], **_without(of_filters if found["kind"] == "filter" else common, found["params"])},
-            found.get("status", ""),
-            found.get("note", ""),
-            tuple(found.get("changes", ())),
-            found.get("is_one_to_one", False),
-        )
-        for name, found in json.loads(text)["operators"].items()
-    }
+    return {name: _facts(name, found) for name, found in json.loads(text)["operators"].items()}
+
+
+_declared: dict[str, Facts] = {}
+
+
+def declare(found: Mapping[str, Mapping[str, Any]], custom: Custom) -> None:
+    """Make the operators of the user's files known, as the process with Data-Juicer found them."""
+    _declared.update({name: _facts(name, about, custom) for name, about in found.items()})
+
+
+def known_facts() -> dict[str, Facts]:
+    """Data-Juicer's operators and those that were declared."""
+    return {**all_facts(), **_declared}

@@ -1,14 +1,13 @@
-"""Operators of ours that stand for one of Data-Juicer's each. Their classes are made from its recorded parameters.
+"""Operators of ours that stand for one of Data-Juicer's each, or of the user's for it; classes are made from facts.
 
-``bettersynth.ops.foreign._kinds.NAME`` is the class of that operator, so that instances travel between processes
-like any other. Only parameters that the recipe gives are passed on; Data-Juicer's own defaults apply to the rest.
+Instances travel between processes as their facts and values, because a class is made where it is needed. Only
+parameters that the recipe gives are passed on; the operator's own defaults apply to the rest.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, ClassVar, Union
 
 import numpy as np
@@ -36,12 +35,13 @@ from bettersynth.ops.base import (
     Verdict,
     with_column,
 )
-from bettersynth.ops.foreign._facts import Facts, all_facts
+from bettersynth.ops.foreign._facts import Facts, known_facts
 from bettersynth.ops.foreign._process import Died, find_python, server
 from bettersynth.ops.foreign._rows import from_rows, to_rows, tokens_of
 
 DEFAULT = "(Data-Juicer's default)"
 GROUP = "data_juicer_group"
+PYTHON = "data_juicer_python"
 
 
 class _Known:
@@ -55,11 +55,26 @@ class _Known:
         """The name in Data-Juicer's registry."""
         return self.facts.name
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (self.facts, {name: value for name, value in values(self).items() if value != DEFAULT})
+
+
+def values(operator: Any) -> dict[str, Any]:
+    """All fields."""
+    return {field.name: getattr(operator, field.name) for field in dataclasses.fields(operator)}
+
 
 def given(operator: Any) -> dict[str, Any]:
     """The parameters that the recipe gives."""
-    names = [field.name for field in dataclasses.fields(operator) if field.name != "data_juicer_python"]
-    return {name: value for name in names if (value := getattr(operator, name)) != DEFAULT}
+    return {name: value for name, value in values(operator).items() if name != PYTHON and value != DEFAULT}
+
+
+def header_of(operator: Any, do: str, ctx: OpContext) -> dict[str, Any]:
+    """What a request says of the operator."""
+    facts: Facts = operator.facts
+    header = {"do": do, "operator": facts.name, "kind": facts.kind, "params": given(operator)}
+    custom = {"custom": dataclasses.asdict(facts.custom)} if facts.custom is not None else {}
+    return {**header, **custom, "tokens": tokens_of(ctx)}
 
 
 def check(operator: Any) -> None:
@@ -86,13 +101,13 @@ def ask_rows(operator: Any, batch: Batch, ctx: OpContext, *, do: str = "work") -
     """
     process = server(find_python(operator.data_juicer_python))
     rows = to_rows(batch, ctx)
-    params = given(operator)
+    header = header_of(operator, do, ctx)
     # The row as sent is the memory's key: equal rows of equal operators have equal answers.
-    about = orjson.dumps([operator.name, do, params])
+    about = orjson.dumps(header)
     keys = [(about, seed, row) for row, seed in rows]
     known = process.answers
     if not all(key in known for key in keys):
-        known = dict(zip(keys, _ask(process, operator, params, rows, ctx, do), strict=True))
+        known = dict(zip(keys, _ask(process, header, rows, ctx), strict=True))
         process.answers = known if any(found.get("error") for row in known.values() for found in row) else {}
     answers = [known[key] for key in keys]
     errors = [found["error"] for row in answers for found in row if found.get("error")]
@@ -102,18 +117,16 @@ def ask_rows(operator: Any, batch: Batch, ctx: OpContext, *, do: str = "work") -
 
 
 def _ask(
-    process: Any, operator: Any, params: Mapping[str, Any], rows: list[tuple[bytes, int]], ctx: OpContext, do: str
+    process: Any, header: dict[str, Any], rows: list[tuple[bytes, int]], ctx: OpContext
 ) -> list[list[dict[str, Any]]]:
     """For each row what became of it; when the process dies the rows are sent one by one."""
-    kind = operator.facts.kind
-    header = {"do": do, "operator": operator.name, "kind": kind, "params": params, "tokens": tokens_of(ctx)}
     table = pa.table({"row": pa.array([row.decode() for row, _ in rows]), "seed": [seed for _, seed in rows]})
     try:
         said, found = process.ask(header, table)
     except Died as error:
         if len(rows) == 1:
             return [[{"source": 0, "error": t("Data-Juicer's process died on this row: {why}", why=str(error))}]]
-        return [answer for row in rows for answer in _ask(process, operator, params, [row], ctx, do)]
+        return [answer for row in rows for answer in _ask(process, header, [row], ctx)]
     ctx.elsewhere_cpu_s += said["cpu_s"]
     answers: list[list[dict[str, Any]]] = [[] for _ in rows]
     for line in found.to_pylist():
@@ -168,9 +181,8 @@ class _Deciding(_Known):
     def decide(self: Any, partials: pa.Table, ctx: OpContext) -> dict[str, Any]:
         """The operator's answer over all rows."""
         process = server(find_python(self.data_juicer_python))
-        header = {"do": "decide", "operator": self.name, "kind": self.facts.kind, "params": given(self)}
         try:
-            found, _ = process.ask({**header, "tokens": tokens_of(ctx)}, partials.select(["blob"]).combine_chunks())
+            found, _ = process.ask(header_of(self, "decide", ctx), partials.select(["blob"]).combine_chunks())
         except Died as error:
             raise BetterSynthError(t("Data-Juicer's process died"), where=self.name, got=str(error)) from error
         return dict(found)
@@ -256,14 +268,37 @@ def _type(about: Mapping[str, Any]) -> Any:
     return Union[kinds] if kinds else Any  # noqa: UP007 - the members are known at run time only
 
 
-@lru_cache(maxsize=512)
+def kind_names(kind: str) -> set[str]:
+    """Names that no parameter of such an operator may have, because its class uses them itself."""
+    mixin, base, _ = _BASES.get(kind, _BASES["mapper"])
+    return {name for name in (*dir(mixin), *dir(base), "facts", PYTHON) if not name.startswith("__")}
+
+
 def foreign_class(name: str) -> type[Operator]:
-    """The class that stands for one of Data-Juicer's operators.
+    """The class that stands for one of Data-Juicer's operators, or of the user's for it.
 
     Raises:
-        KeyError: Data-Juicer has no operator of that name.
+        KeyError: there is no operator of that name.
     """
-    facts = all_facts()[name]
+    return _class_of(known_facts()[name])
+
+
+_classes: dict[tuple[str, Any], type[Operator]] = {}
+
+
+def _class_of(facts: Facts) -> type[Operator]:
+    key = (facts.name, facts.custom)
+    if key not in _classes:
+        _classes[key] = _make(facts)
+    return _classes[key]
+
+
+def _made_again(facts: Facts, given: Mapping[str, Any]) -> Operator:
+    return _class_of(facts)(**given)
+
+
+def _make(facts: Facts) -> type[Operator]:
+    name = facts.name
     mixin, base, reads = _BASES.get(facts.kind, _BASES["mapper"])
     writes = {
         "filter": (f"{STATS}{name}_kept",),
@@ -273,7 +308,7 @@ def foreign_class(name: str) -> type[Operator]:
     }
     rewrites = facts.is_one_to_one and {*facts.changes, TEXT} <= {TEXT, IMAGES} and bool(facts.changes)
     fields: list[Any] = [(key, _type(about), dataclasses.field(default=DEFAULT)) for key, about in facts.params.items()]
-    fields.append(("data_juicer_python", str | None, dataclasses.field(default=None)))
+    fields.append((PYTHON, str | None, dataclasses.field(default=None)))
     made: type[Operator] = dataclasses.make_dataclass(
         name,
         fields,
@@ -289,13 +324,7 @@ def foreign_class(name: str) -> type[Operator]:
             "writes": writes.get(facts.kind, ()),
             "track": "challenge" if facts.kind != "mapper" or rewrites else "open",
             "check": check,
+            "code_digest": facts.custom.digest if facts.custom is not None else "",
         },
     )
     return made
-
-
-def __getattr__(name: str) -> Any:
-    """Classes by name, as pickle looks them up."""
-    if name.startswith("_") or name not in all_facts():
-        raise AttributeError(name)
-    return foreign_class(name)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from bettersynth.core.errors import BetterSynthError, DataError, MissingExtraError
+from bettersynth.core.fingerprint import digest_file, digest_json
 from bettersynth.core.lang import t
 
 PYTHON_VARIABLE = "BETTERSYNTH_DATA_JUICER_PYTHON"
@@ -66,6 +68,8 @@ class Server:
     deaths: int = 0
     _process: subprocess.Popen[bytes] | None = None
     _log: IO[bytes] | None = None
+    _code: str = ""
+    """Digest of the user's files that it has loaded."""
     answers: dict[Any, Any] = field(default_factory=dict)
     """Answers of the last batch that had a failing row, by row; the engine asks again for its halves."""
 
@@ -75,6 +79,8 @@ class Server:
         Raises:
             Died: the process ended or took too long. BetterSynthError: the operator cannot be made or used at all.
         """
+        if "custom" in header:
+            self._take_up(header["custom"], is_first=header["do"] == "declare")
         process = self._running()
         assert process.stdin is not None and process.stdout is not None  # both are pipes
         try:
@@ -101,6 +107,22 @@ class Server:
         if "failed" in found:
             raise DataError(str(found["failed"]))
         return answer
+
+    def _take_up(self, custom: dict[str, Any], *, is_first: bool) -> None:
+        """Start anew where other files of the user are loaded, or other versions of them; a module is loaded once."""
+        digest = str(custom["digest"])
+        if self._code == digest and self._process is not None and self._process.poll() is None:
+            return
+        if self._code not in ("", digest):
+            self.close()
+            self.answers = {}
+        if not is_first and code_digest(custom["paths"]) != digest:
+            raise BetterSynthError(
+                t("files of custom operators changed since the recipe was read"),
+                got=", ".join(custom["paths"]),
+                hint=t("run the same command again"),
+            )
+        self._code = digest
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
@@ -142,6 +164,15 @@ class Server:
         if self._log is not None:
             self._log.close()
             self._log = None
+
+
+def code_digest(paths: Sequence[str]) -> str:
+    """Digest of Python files and of those in package folders; places do not count."""
+    found = []
+    for root in map(Path, paths):
+        files = sorted(root.rglob("*.py")) if root.is_dir() else [root]
+        found += [[str(file.relative_to(root.parent)), digest_file(file)] for file in files]
+    return digest_json(found)
 
 
 @lru_cache(maxsize=4)

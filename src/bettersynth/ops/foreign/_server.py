@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import inspect
 import json
 import os
 import pickle
@@ -21,7 +20,6 @@ import random
 import signal
 import sys
 import time
-import typing
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -76,29 +74,16 @@ def _read_part(stream: BinaryIO) -> bytes | None:
 _operators: dict[str, Any] = {}
 
 
-def registry() -> dict[str, Any]:
-    """All operator classes by name."""
-    forbid_installs()
-    importlib.import_module("data_juicer.ops")
-    found: dict[str, Any] = importlib.import_module("data_juicer.ops.base_op").OPERATORS.modules
-    return found
-
-
-def forbid_installs() -> None:
-    """Data-Juicer installs packages it misses at the first use; here a missing package is an error that names it."""
-    loader = importlib.import_module("data_juicer.utils.lazy_loader").LazyLoader
-
-    def refuse(cls: Any, package: Any, *args: Any, **kwargs: Any) -> None:
-        raise ImportError(f"package {package} is not installed")
-
-    loader._install_package = classmethod(refuse)
+def catalogue() -> Any:
+    """The file beside this one that knows what operators there are; scripts find their neighbours by plain name."""
+    return importlib.import_module("_server_catalogue")
 
 
 def operator(name: str, params: dict[str, Any]) -> Any:
     """The operator, made once per set of parameters; errors are left to us instead of being skipped."""
     key = json.dumps([name, params], sort_keys=True)
     if key not in _operators:
-        classes = registry()
+        classes = catalogue().registry()
         if name not in classes:
             raise Stop(f"this Data-Juicer has no operator {name}")
         try:
@@ -111,8 +96,10 @@ def operator(name: str, params: dict[str, Any]) -> Any:
 
 
 def describe(error: BaseException) -> str:
-    """An error as one line."""
-    return f"{type(error).__name__}: {error}".split("\n", 1)[0][:500]
+    """An error as one line, with its place where that is in the user's own files."""
+    text = f"{type(error).__name__}: {error}".split("\n", 1)[0][:500]
+    place = catalogue().place_of(error)
+    return f"{text} ({place})" if place else text
 
 
 def columns_of(rows: list[Row]) -> dict[str, list[Any]]:
@@ -236,65 +223,6 @@ def decide(op: Any, kind: str, rows: list[Row]) -> dict[str, Any]:
     return {"aggregated": json.loads(dump(found))}
 
 
-# --- facts ----------------------------------------------------------------------------------------------------------
-
-_KINDS = ("Filter", "Mapper", "Deduplicator", "Selector", "Grouper", "Aggregator", "Pipeline")
-_PLAIN = {int: "int", float: "float", bool: "bool", str: "str", list: "list", dict: "dict", type(None): "null"}
-
-
-def facts() -> dict[str, Any]:
-    """Kind and parameters of every operator: name, JSON types that fit, and short defaults."""
-    base = importlib.import_module("data_juicer.ops.base_op")
-    found = {}
-    for name, cls in sorted(registry().items()):
-        kinds = [kind for kind in _KINDS if issubclass(cls, getattr(base, kind))]
-        params: dict[str, Any] = {}
-        for klass in inspect.getmro(cls):
-            if klass.__module__ == base.__name__:
-                break
-            if "__init__" not in vars(klass):
-                continue
-            for key, value in inspect.signature(vars(klass)["__init__"], eval_str=True).parameters.items():
-                if key != "self" and value.kind not in (value.VAR_POSITIONAL, value.VAR_KEYWORD):
-                    params.setdefault(key, {"types": sorted(types_of(value)), **default_of(value)})
-        found[name] = {"kind": kinds[0].lower() if kinds else "other", "params": params}
-    return found
-
-
-def types_of(value: inspect.Parameter) -> set[str]:
-    """JSON types that a parameter takes; empty when it does not say."""
-    hint = value.annotation
-    names = set() if hint is value.empty or isinstance(hint, str) else _types(hint)
-    if value.default is None and names:
-        names.add("null")
-    return names
-
-
-def _types(hint: Any) -> set[str]:
-    if hint in _PLAIN:
-        return {_PLAIN[hint]}
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        return _types(inner[0])
-    if origin is typing.Literal:
-        return {_PLAIN.get(type(item), "") for item in inner} - {""}
-    if origin in (list, tuple, set, dict):
-        return {"dict" if origin is dict else "list"}
-    parts = [_types(part) for part in inner] if "Union" in str(origin) or "Union" in type(hint).__name__ else []
-    return set().union(*parts) if parts and all(parts) else set()
-
-
-def default_of(value: inspect.Parameter) -> dict[str, Any]:
-    """The default where it is a short plain value."""
-    default = value.default
-    if default is value.empty:
-        return {"needed": True}
-    short = (
-        default is None or isinstance(default, bool | int | float) or (isinstance(default, str) and len(default) < 60)
-    )
-    return {"default": default} if short and default not in (float("inf"), sys.maxsize) else {}
-
-
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
@@ -315,7 +243,13 @@ def _plain(value: Any) -> Any:
 def answer(header: dict[str, Any], table: Any) -> tuple[dict[str, Any], Any]:
     """Do one request."""
     if header["do"] == "facts":
-        return {"facts": facts()}, None
+        return {"facts": catalogue().facts()}, None
+    loaded = [catalogue().load(path) for path in header.get("custom", {}).get("paths", ())]
+    if header["do"] == "declare":
+        return loaded[-1], None
+    for found in loaded:
+        if "error" in found:
+            raise Stop("{error} ({place})".format(**found))
     set_tokens(header.get("tokens") or {})
     op = operator(header["operator"], header["params"])
     if header["do"] == "make":
