@@ -129,8 +129,10 @@ def attach(config: StageConfig, family: ModelFamily, model: nn.Module) -> set[st
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and re.fullmatch(where.pattern, name)
     }
-    widest = max(min(module.in_features, module.out_features) for module in linears.values())
-    if config.lora.rank > widest:  # it would be no saving, and a typing error may ask for more memory than there is
+    # A larger rank saves nothing, and a slip may ask for more memory than there is. A plan attaches to a model that
+    # has its layers already, and then finds none.
+    widest = max((min(module.in_features, module.out_features) for module in linears.values()), default=None)
+    if widest is not None and config.lora.rank > widest:
         expected = t("at most {n}", n=widest)
         raise ConfigError(
             t("no layer is as wide as this rank"), where="lora.rank", got=config.lora.rank, expected=expected
