@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+from bettersynth.core.artifact import write_atomic
 from bettersynth.core.errors import DataError
 from bettersynth.core.fingerprint import digest_bytes
 from bettersynth.core.lang import t
@@ -111,25 +111,13 @@ def keep_picture(folder: Path, data: bytes) -> Path:
     """
     digest = digest_bytes(data)
     path = folder / digest[:2] / f"{digest}{suffix_of(data)}"
-    temp = path.with_name(f".{path.name}.{uuid4().hex}")
+    if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+        return path
     try:
-        if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with temp.open("wb") as handle:
-                    handle.write(data)
-                    handle.flush()
-                    os.fsync(handle.fileno())
-                temp.replace(path)
-            finally:
-                temp.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(
-            t("cannot write the pictures that the data file holds"),
-            where=str(folder),
-            got=error.strerror or str(error),
-            hint=t("name a folder with free space: BETTERSYNTH_CACHE=FOLDER"),
-        ) from error
+        write_atomic(path, data)
+    except DataError as error:
+        error.hint = t("name a folder with free space: BETTERSYNTH_CACHE=FOLDER")
+        raise
     return path
 
 
